@@ -1,0 +1,125 @@
+"""One frozen `Settings`. Nobody else reads the environment."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL, make_url
+
+from app.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that holds alembic.ini: the project, or the image's working directory."""
+
+DEVELOPMENT_SECRET = "dev-secret"  # noqa: S105 - the documents' own example, refused in production
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class Settings(BaseSettings):
+    """The settings of every process, read from the environment, `.env` and files in `/run/secrets`.
+
+    Seconds are seconds, and may have a fraction.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=ROOT / ".env",
+        secrets_dir="/run/secrets" if Path("/run/secrets").is_dir() else None,
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+    )
+
+    environment: Literal["development", "test", "production"] = "development"
+    database_url: str | None = None
+    """`postgresql+asyncpg://…`; not set: the embedded PostgreSQL, started when first needed."""
+    data_dir: Path = ROOT / ".data"
+    """Where the embedded PostgreSQL keeps its data."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    allow_anonymous: bool = False
+    """Serve without credentials on a bind that is not loopback."""
+    roadmap_ai_secret: SecretStr | None = None
+
+    worker_queues: str = ""
+    """Comma-separated; empty: all queues."""
+    worker_concurrency: int = Field(default=10, ge=1, le=1000)
+    poll_seconds: float = Field(default=1, gt=0)
+    heartbeat_seconds: float = Field(default=5, gt=0)
+    lease_seconds: float = Field(default=30, gt=0)
+    """A worker that has not been heard of for this long has lost its runs."""
+    sweep_seconds: float = Field(default=10, gt=0)
+    grace_seconds: float = Field(default=25, ge=0)
+    """How long running runs may go on after SIGTERM."""
+    db_timeout_seconds: float = Field(default=10, gt=0)
+    crash_cap: int = Field(default=3, ge=1)
+    """A run whose worker was lost this often has failed."""
+    retention_days: int = Field(default=30, ge=1)
+    """Ended runs older than this are deleted by `prune_ledger`."""
+
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("database_url")
+    @classmethod
+    def _one_driver(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parsed = make_url(url)
+        if parsed.drivername not in ("postgresql+asyncpg", "postgresql", "postgres"):
+            raise ValueError(f"must start with postgresql+asyncpg://, not {parsed.drivername}://")
+        return parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+
+    @property
+    def queues(self) -> list[str] | None:
+        """The worker's queues; `None` means all."""
+        return [name.strip() for name in self.worker_queues.split(",") if name.strip()] or None
+
+    @property
+    def url(self) -> URL | None:
+        """`database_url` parsed; `None` for the embedded PostgreSQL."""
+        return make_url(self.database_url) if self.database_url else None
+
+    @property
+    def secret(self) -> str | None:
+        """The shared secret of machine clients; in development there is a well-known one."""
+        if self.roadmap_ai_secret is not None:
+            return self.roadmap_ai_secret.get_secret_value()
+        return None if self.environment == "production" else DEVELOPMENT_SECRET
+
+    @property
+    def open_to_anyone(self) -> bool:
+        """Whether a request without a credential is served."""
+        return self.allow_anonymous or (self.roadmap_ai_secret is None and self.host in LOOPBACK)
+
+    def check_exposure(self) -> None:
+        """Refuse to serve strangers by accident.
+
+        Raises:
+            ConfigurationError: the bind is not loopback, and neither a credential nor ALLOW_ANONYMOUS is set.
+        """
+        if self.roadmap_ai_secret is None and not self.open_to_anyone:
+            raise ConfigurationError(
+                f"HOST={self.host} can be reached from other machines, and no credential is configured. "
+                "Set ROADMAP_AI_SECRET, or ALLOW_ANONYMOUS=true if everybody may submit runs."
+            )
+
+
+@functools.cache
+def get_settings() -> Settings:
+    """The process's settings, read once.
+
+    Raises:
+        ConfigurationError: a variable is not valid; the message names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [
+            f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
+        ]
+        raise ConfigurationError("Invalid settings. " + "; ".join(faults)) from None

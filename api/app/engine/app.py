@@ -1,0 +1,57 @@
+"""A Procrastinate `App` that runs our worker, whichever command starts it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import procrastinate
+from procrastinate.app import WorkerOptions
+from typing_extensions import Unpack, override
+
+from app.engine.connector import SQLAlchemyAsyncConnector
+from app.engine.manager import JobManager
+from app.engine.worker import Describe, Worker
+
+Resources = Callable[[], contextlib.AbstractAsyncContextManager[dict[str, Any]]]
+
+
+class App(procrastinate.App):
+    """Procrastinate's `App` with a fenced manager and a worker that is hard to kill.
+
+    Args:
+        describe: makes the problem object of an error that a task raised.
+        resources: opened when a worker starts and closed when it ends; every job finds them in its context.
+        worker_options: what our worker takes beyond Procrastinate's options.
+    """
+
+    connector: SQLAlchemyAsyncConnector
+    job_manager: JobManager
+
+    def __init__(
+        self,
+        *,
+        connector: SQLAlchemyAsyncConnector,
+        describe: Describe,
+        resources: Resources,
+        worker_options: dict[str, Any],
+        worker_defaults: WorkerOptions,
+    ) -> None:
+        super().__init__(connector=connector, worker_defaults=worker_defaults)
+        self.job_manager = JobManager(connector)
+        self._describe = describe
+        self._resources = resources
+        self._worker_options = worker_options
+
+    @override
+    def _worker(self, **options: Unpack[WorkerOptions]) -> Worker:
+        return Worker(
+            app=self, describe=self._describe, **self._worker_options, **{**self.worker_defaults, **options}
+        )
+
+    @override
+    async def run_worker_async(self, **options: Unpack[WorkerOptions]) -> None:
+        async with self._resources() as resources:
+            options["additional_context"] = {**resources, **(options.get("additional_context") or {})}
+            await super().run_worker_async(**options)

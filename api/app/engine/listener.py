@@ -1,0 +1,118 @@
+"""LISTEN on a connection of its own, for as long as anybody wants to hear."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any
+
+import asyncpg
+from procrastinate.connector import Notify
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+logger = logging.getLogger(__name__)
+
+SILENCE_SECONDS = 10.0
+"""After this long without a notification the connection is asked whether it still lives."""
+LONGEST_PAUSE_SECONDS = 2.0
+
+_Notification = tuple[str, str]
+_BROKEN = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+class Listener:
+    """Hears the notifications of some channels. Reconnects by itself; what it missed it cannot know.
+
+    `timeout` bounds, in seconds, connecting and every question to the server.
+    """
+
+    def __init__(self, engine: AsyncEngine, channels: Sequence[str], *, timeout: float) -> None:
+        self._engine = engine
+        self._channels = channels
+        self._timeout = timeout
+
+    async def run(
+        self, on_notification: Notify, on_listening: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Deliver notifications until cancelled.
+
+        A callback that raises is logged and does not end the listening: anybody who can connect can NOTIFY.
+
+        Args:
+            on_listening: called each time that listening begins, also after a gap.
+        """
+        failures = 0
+        while True:
+            try:
+                async with self._connected() as inbox:
+                    failures = 0
+                    if on_listening:
+                        await on_listening()
+                    await self._deliver(inbox, on_notification)
+            except _BROKEN as error:
+                failures += 1
+                logger.warning(
+                    "Listening on %s broke off, trying again: %r", ", ".join(self._channels), error
+                )
+                await asyncio.sleep(random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.1 * 2**failures)))
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncGenerator[_Inbox]:
+        async with asyncio.timeout(self._timeout):
+            connection = await self._engine.connect()
+        try:
+            async with asyncio.timeout(self._timeout):
+                inbox = await self._listen(connection)
+            yield inbox
+        finally:
+            await connection.close()
+
+    async def _listen(self, connection: AsyncConnection) -> _Inbox:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        # Its own connection, not the pool's: it is never given back.
+        await connection.run_sync(lambda sync: sync.detach())
+        inbox = _Inbox(driver, self._timeout)
+        driver.add_termination_listener(inbox.close)
+        for channel in self._channels:
+            await driver.add_listener(channel, inbox.put)
+        return inbox
+
+    async def _deliver(self, inbox: _Inbox, on_notification: Notify) -> None:
+        while True:
+            channel, payload = await inbox.get()
+            try:
+                await on_notification(channel=channel, payload=payload)
+            except Exception:
+                logger.exception("A notification on %s was not understood", channel)
+
+
+class _Inbox:
+    """What was heard and not yet delivered; asks a silent connection whether it lives."""
+
+    def __init__(self, driver: Any, timeout: float) -> None:
+        self._driver = driver
+        self._timeout = timeout
+        self._heard: asyncio.Queue[_Notification | None] = asyncio.Queue()
+
+    def put(self, _driver: Any, _pid: int, channel: str, payload: Any) -> None:
+        self._heard.put_nowait((channel, str(payload)))
+
+    def close(self, _driver: Any) -> None:
+        self._heard.put_nowait(None)
+
+    async def get(self) -> _Notification:
+        while True:
+            try:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    notification = await self._heard.get()
+            except TimeoutError:
+                await self._driver.execute("SELECT 1", timeout=self._timeout)
+                continue
+            if notification is None:
+                raise ConnectionResetError("the server closed the connection")
+            return notification

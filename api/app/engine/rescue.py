@@ -1,0 +1,61 @@
+"""Rescue: the jobs of workers that are no longer heard of go back to the queue. A loop in every worker."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+
+from procrastinate import exceptions
+
+from app.engine import queries
+from app.engine.connector import SQLAlchemyAsyncConnector
+
+logger = logging.getLogger(__name__)
+
+BATCH = 100
+
+_WORKER_LOST = json.dumps(
+    {
+        "type": "/problems/worker-lost",
+        "title": "The worker was lost",
+        "detail": "The worker that performed this run stopped without a word: killed, crashed, or cut off.",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Rescue:
+    """One sweep, as often as a worker asks for it.
+
+    `lease` is in seconds. A job whose workers were lost `crash_cap` times has failed.
+    """
+
+    connector: SQLAlchemyAsyncConnector
+    lease: float
+    crash_cap: int
+
+    async def sweep(self) -> list[int]:
+        """Put back every abandoned job, each in its own transaction so that one cannot hold up the others.
+
+        Returns:
+            The ids of the jobs that were abandoned and no longer are.
+        """
+        abandoned = await queries.list_abandoned_jobs(self.connector, lease=self.lease, limit=BATCH)
+        return [job_id for job_id in abandoned if await self._put_back(job_id)]
+
+    async def _put_back(self, job_id: int) -> bool:
+        try:
+            rescued = await self._rescue(job_id, superseded=False)
+        except exceptions.UniqueViolation:
+            # Another job waits under the same queueing lock, and may be the only one that does.
+            rescued = await self._rescue(job_id, superseded=True)
+        if rescued is not None:
+            logger.warning("Job %s had lost its worker; it is now %s", job_id, rescued["status"])
+        return rescued is not None
+
+    async def _rescue(self, job_id: int, *, superseded: bool) -> dict[str, object] | None:
+        return await queries.rescue_job(
+            self.connector,
+            job_id=job_id, lease=self.lease, crash_cap=self.crash_cap, error=_WORKER_LOST, superseded=superseded,
+        )  # fmt: skip

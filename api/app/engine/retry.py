@@ -1,0 +1,51 @@
+"""When to try again: full jitter, a cap, what the error itself says, and errors that are final."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from procrastinate import jobs
+from procrastinate.retry import BaseRetryStrategy, RetryDecision
+from typing_extensions import override
+
+LONGEST_RETRY_AFTER_SECONDS = 900.0
+"""A server that asks for more patience than this is asked again anyway."""
+
+
+@dataclass(frozen=True)
+class Retry(BaseRetryStrategy):
+    """Exponential backoff with full jitter.
+
+    The wait before attempt n+1 is uniform in 0 … min(`cap`, `base` · 2ⁿ⁻¹) seconds
+    (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015), but at least what the error's
+    `retry_after` says. An error whose `retryable` is false is final.
+    """
+
+    max_attempts: int = 5
+    """How often a run is tried in all."""
+    base: float = 1.0
+    cap: float = 300.0
+    rules: Mapping[type[BaseException], Retry | None] = field(default_factory=dict)
+    """Another strategy for some errors; `None`: do not retry. The most specific class decides."""
+
+    @override
+    def get_retry_decision(self, *, exception: BaseException, job: jobs.Job) -> RetryDecision | None:
+        delay = self.delay(exception, attempts=job.attempts + 1)
+        return None if delay is None else RetryDecision(retry_in={"milliseconds": round(delay * 1000)})
+
+    def delay(self, error: BaseException, *, attempts: int) -> float | None:
+        """Seconds to wait after `attempts` attempts have been made, or `None` to stop."""
+        strategy = self._for(error)
+        if strategy is None or attempts >= strategy.max_attempts or not getattr(error, "retryable", True):
+            return None
+        jittered = random.uniform(0, min(strategy.cap, strategy.base * 2 ** min(attempts - 1, 62)))
+        asked_for = float(getattr(error, "retry_after", None) or 0)
+        return max(jittered, min(asked_for, LONGEST_RETRY_AFTER_SECONDS))
+
+    def _for(self, error: BaseException) -> Retry | None:
+        for kind in type(error).__mro__:
+            if kind in self.rules:
+                return self.rules[kind]
+        return self

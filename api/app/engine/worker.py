@@ -1,0 +1,267 @@
+"""The worker: Procrastinate's, with the parts replaced that its faults come from.
+
+Procrastinate's semantics stay: queues, locks, queueing locks, priorities, abort, cron, middleware, context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import random
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from procrastinate import exceptions, jobs, middleware, tasks, utils
+from procrastinate import worker as upstream
+from procrastinate.job_context import AbortReason, JobContext
+from typing_extensions import override
+
+from app.engine.connector import SQLAlchemyAsyncConnector
+from app.engine.endings import Cancelled, Ending, Failed, Lost, Problem, Released, Retried, Succeeded
+from app.engine.manager import JobManager
+from app.engine.rescue import Rescue
+from app.errors import RunLost
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN_TASK_DELAY_SECONDS = 30.0
+"""A task this worker does not have may belong to the next version of the code: put it back for a while."""
+
+Describe = Callable[[BaseException], Problem]
+
+
+class Worker(upstream.Worker):
+    """Performs jobs until it is told to stop.
+
+    Args:
+        describe: makes the problem object of an error that a task raised.
+        sweep_interval: seconds between two looks for abandoned jobs.
+        crash_cap: how many lost workers make a job fail.
+        options: those of Procrastinate's `Worker`.
+    """
+
+    def __init__(
+        self, *, describe: Describe, sweep_interval: float = 10, crash_cap: int = 3, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self._describe = describe
+        self._sweep_interval = sweep_interval
+        self._crash_cap = crash_cap
+
+    @property
+    def manager(self) -> JobManager:
+        assert isinstance(self.app.job_manager, JobManager)
+        return self.app.job_manager
+
+    # One job -----------------------------------------------------------------------------------------------
+
+    @override
+    async def _process_job(self, context: JobContext) -> None:
+        ending = await self._perform(context)
+        await _to_its_end(self._record(context.job, ending))
+        _report(context, ending)
+
+    async def _perform(self, context: JobContext) -> Ending:
+        task = self.app.tasks.get(context.job.task_name)
+        if task is None:
+            return Released(UNKNOWN_TASK_DELAY_SECONDS, f"this worker has no task {context.job.task_name!r}")
+        try:
+            return Succeeded(await self._call(task, context))
+        except RunLost:
+            return Lost()
+        except exceptions.JobAborted:
+            return Cancelled()
+        except asyncio.CancelledError as error:
+            return self._cancelled(task, context, error)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a task raises is its ending
+            return self._after(task, context.job, error)
+
+    async def _call(self, task: tasks.Task[..., Any, ...], context: JobContext) -> Any:
+        arguments = [context] if task.pass_context else []
+        is_async = inspect.iscoroutinefunction(task.func)
+
+        async def call_async() -> Any:
+            return await task(*arguments, **context.job.task_kwargs)
+
+        def call_sync() -> Any:
+            return task(*arguments, **context.job.task_kwargs)
+
+        async def call() -> Any:
+            wrapped = self._resolve_task_middlewares(task, is_async)
+            if is_async:
+                return await middleware.compose(wrapped, call_async, context, self)()
+            result = await utils.sync_to_async(middleware.compose(wrapped, call_sync, context, self))
+            return await result if inspect.isawaitable(result) else result
+
+        return await middleware.compose(self.worker_middleware, call, context, self)()
+
+    def _cancelled(
+        self, task: tasks.Task[..., Any, ...], context: JobContext, error: asyncio.CancelledError
+    ) -> Ending:
+        match context.abort_reason():
+            case AbortReason.SHUTDOWN:
+                return Released()
+            case AbortReason.USER_REQUEST:
+                return Cancelled()
+            case _:
+                # Nobody asked: the task let a cancellation of its own escape.
+                return self._after(task, context.job, error)
+
+    def _after(self, task: tasks.Task[..., Any, ...], job: jobs.Job, error: BaseException) -> Ending:
+        problem = self._describe(error)
+        retry = task.get_retry_exception(exception=error, job=job)
+        if retry is None:
+            return Failed(problem)
+        decision = retry.retry_decision
+        delay = (decision.retry_at - utils.utcnow()).total_seconds() if decision.retry_at else 0
+        return Retried(problem, max(delay, 0), decision.priority, decision.queue, decision.lock)
+
+    async def _record(self, job: jobs.Job, ending: Ending) -> None:
+        """Write the ending, again and again until it is written or others may have taken the job."""
+        assert self.worker_id is not None and job.id is not None
+        give_up = time.monotonic() + self.stalled_worker_timeout
+        while True:
+            try:
+                written = await self.manager.end_job(job, self.worker_id, ending)
+                if written and self._deletes(ending):
+                    await self.manager.delete_ended_job(job)
+                break
+            except exceptions.UniqueViolation:
+                # Put back, it would be the second to wait under its queueing lock: the one that waits goes on.
+                ending = Failed(_SUPERSEDED)
+            except exceptions.ConnectorException as error:
+                if time.monotonic() > give_up:
+                    logger.exception(
+                        "The end of job %s could not be written; it will be performed again", job.id
+                    )
+                    break
+                logger.warning("The end of job %s is not written yet: %r", job.id, error.__cause__)
+                await asyncio.sleep(random.uniform(0.1, 1))
+        self._job_ids_to_abort.pop(job.id, None)
+
+    def _deletes(self, ending: Ending) -> bool:
+        match self.delete_jobs:
+            case jobs.DeleteJobCondition.ALWAYS:
+                return isinstance(ending, Succeeded | Failed | Cancelled)
+            case jobs.DeleteJobCondition.SUCCESSFUL:
+                return isinstance(ending, Succeeded)
+            case jobs.DeleteJobCondition.NEVER:
+                return False
+
+    # What goes on beside the jobs --------------------------------------------------------------------------
+
+    @override
+    def _start_side_tasks(self) -> list[asyncio.Task[Any]]:
+        loops: dict[str, Callable[[], Awaitable[Any]]] = {
+            "heartbeat": self._update_heartbeat,
+            "schedule": self._periodic_deferrer,
+            "abort requests": self._poll_jobs_to_abort,
+            "rescue": self._rescue,
+        }
+        if self.listen_notify:
+            loops["listener"] = self._listen
+        return [asyncio.create_task(_for_ever(name, loop), name=name) for name, loop in loops.items()]
+
+    @override
+    async def _update_heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(self.update_heartbeat_interval)
+            assert self.worker_id is not None
+            await self.manager.update_heartbeat(self.worker_id)
+
+    async def _rescue(self) -> None:
+        assert isinstance(self.app.connector, SQLAlchemyAsyncConnector)
+        rescue = Rescue(self.app.connector, self.stalled_worker_timeout, self._crash_cap)
+        while True:
+            if await rescue.sweep():
+                self._new_job_event.set()
+            await asyncio.sleep(self._sweep_interval)
+
+    async def _listen(self) -> None:
+        await self.manager.listen_for_jobs(on_notification=self._handle_notification, queues=self.queues)
+
+    # The end -----------------------------------------------------------------------------------------------
+
+    @override
+    async def _shutdown(self, side_tasks: list[asyncio.Task[Any]]) -> None:
+        await self._drain()
+        # Not before: a worker that drains still lives, and can still be asked to cancel a job.
+        await utils.cancel_and_capture_errors(side_tasks)
+        await self._unregister()
+        logger.info("Worker stopped")
+
+    async def _drain(self) -> None:
+        if self._running_jobs:
+            logger.info("Waiting for %d running jobs", len(self._running_jobs))
+            await asyncio.wait(self._running_jobs, timeout=self.shutdown_graceful_timeout)
+        if self._running_jobs:
+            logger.info("Putting %d running jobs back", len(self._running_jobs))
+            await self._abort_running_jobs()
+
+    async def _unregister(self) -> None:
+        assert self.worker_id is not None
+        with contextlib.suppress(exceptions.ConnectorException):
+            await self.manager.unregister_worker(self.worker_id)
+        self.worker_id = None
+
+
+_SUPERSEDED = Problem(
+    {
+        "type": "/problems/superseded",
+        "title": "Superseded",
+        "detail": "While it was to be tried again, another run was queued under the same queueing lock.",
+    },
+    traceback="",
+)
+
+
+async def _to_its_end(work: Awaitable[None]) -> None:
+    """Await `work` even if this task is cancelled meanwhile."""
+    recording = asyncio.ensure_future(work)
+    while not recording.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(recording)
+    recording.result()
+
+
+async def _for_ever(name: str, loop: Callable[[], Awaitable[Any]]) -> None:
+    """Keep a side task alive: one that ends would end the worker, or silence the watch over the others."""
+    while True:
+        try:
+            await loop()
+            await asyncio.Event().wait()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
+            logger.warning("The %s loop broke off, starting it again: %s", name, _one_line(error))
+            await asyncio.sleep(random.uniform(0.1, 1))
+
+
+def _report(context: JobContext, ending: Ending) -> None:
+    job = context.job
+    seconds = time.time() - context.start_timestamp
+    fields = {
+        "job_id": job.id,
+        "action": job.task_name,
+        "attempt": job.attempts + 1,
+        "seconds": round(seconds, 3),
+    }
+    match ending:
+        case Succeeded():
+            logger.info("Succeeded", extra=fields)
+        case Failed(problem=problem):
+            logger.error("Failed: %s", problem.document.get("title"), extra=fields)
+        case Retried(problem=problem, delay=delay):
+            logger.warning("To be retried in %.1f s: %s", delay, problem.document.get("title"), extra=fields)
+        case Cancelled():
+            logger.info("Cancelled", extra=fields)
+        case Released(reason=reason):
+            logger.warning("Put back: %s", reason, extra=fields)
+        case Lost():
+            logger.warning("Lost to another attempt; its result was not kept", extra=fields)
+
+
+def _one_line(error: BaseException) -> str:
+    return traceback.format_exception_only(error.__cause__ or error)[-1].strip()

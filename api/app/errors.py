@@ -1,0 +1,187 @@
+"""Every error of Runledger, what it means to a caller, and its HTTP status.
+
+::
+
+    Problem                      rendered as an RFC 9457 document, by its class
+    ├── Refused                  the request cannot be done; asking again will not help
+    │   ├── UnreadableBody   400   InvalidCursor    400   InvalidEventId   400
+    │   ├── Unauthorized     401
+    │   ├── UnknownAction    404   RunNotFound      404
+    │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409
+    │   └── InvalidInput     422   (with a JSON pointer for each fault)
+    └── NotNow                   asking again later may help
+        └── DatabaseUnavailable 503   DatabaseBehind  503
+
+    ActionError                  what an action or an outbound client raises
+    ├── Unavailable              the other side is down or slow: retry with backoff
+    │   └── RateLimited          … and it said when: retry after that
+    └── Rejected                 the other side said no: do not retry
+
+    RunLost                      this worker no longer holds the run: stop quietly
+    ConfigurationError           the process cannot start like this; the message says what to set
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from fastapi_rfc9457 import Problem
+from pydantic import BaseModel, NonNegativeInt
+
+
+class Refused(Problem, abstract=True):
+    """The request cannot be done as it is; asking again will not help."""
+
+    retryable: ClassVar[bool] = False
+
+
+class UnreadableBody(Refused):
+    """The body is not JSON in UTF-8. Send `Content-Type: application/json` and a JSON object."""
+
+    title = "The body cannot be read"
+    status = 400
+
+
+class InvalidCursor(Refused):
+    """The cursor did not come from this API. Start again without `cursor`."""
+
+    title = "Invalid cursor"
+    status = 400
+
+
+class InvalidEventId(Refused):
+    """`Last-Event-ID` must be the id of an event of this run: a whole number, 0 or more."""
+
+    title = "Invalid event id"
+    status = 400
+
+
+class Unauthorized(Refused):
+    """No credential, or one that is not right. Send the shared secret in `X-ROADMAP-AI-SECRET`."""
+
+    title = "Unauthorized"
+    status = 401
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "How to authenticate (RFC 9110 §11.6.1)."}
+
+    def response_headers(self) -> Mapping[str, str]:
+        return {"WWW-Authenticate": 'Bearer realm="runledger"'}
+
+
+class UnknownAction(Refused):
+    """There is no action of that name. `GET /actions` lists those there are."""
+
+    title = "Unknown action"
+    status = 404
+
+
+class RunNotFound(Refused):
+    """There is no run with that id."""
+
+    title = "Run not found"
+    status = 404
+
+
+class RunFinal(Refused):
+    """The run has already ended, so it cannot be cancelled. Read it with `GET /runs/{id}`."""
+
+    title = "The run has ended"
+    status = 409
+    state: str
+
+
+class RunNotFailed(Refused):
+    """Only a run that failed or was cancelled can be retried."""
+
+    title = "The run has not failed"
+    status = 409
+    state: str
+
+
+class AlreadyQueued(Refused):
+    """A run with the same queueing lock is already waiting. Wait for it, or use another queueing lock."""
+
+    title = "Already queued"
+    status = 409
+
+
+class Fault(BaseModel):
+    """One thing that is wrong with the input."""
+
+    pointer: str
+    """JSON pointer (RFC 6901) into the request body, or the name of the parameter."""
+    detail: str
+    """What is wrong, without the value that was sent."""
+    type: str
+    """Pydantic's name for the fault, such as `missing`."""
+
+
+class InvalidInput(Refused):
+    """The input does not fit the schema. Each fault has a pointer to where it is."""
+
+    title = "Invalid input"
+    status = 422
+    errors: list[Fault]
+
+
+class NotNow(Problem, abstract=True):
+    """The request may succeed later; `Retry-After` says when to ask again."""
+
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "Seconds to wait before asking again."}
+    retry_after: NonNegativeInt = 1
+
+    def response_headers(self) -> Mapping[str, str]:
+        return {"Retry-After": str(self.retry_after)}
+
+
+class DatabaseUnavailable(NotNow):
+    """PostgreSQL does not answer. Nothing was stored; send the request again."""
+
+    title = "The database is not available"
+    status = 503
+
+
+class DatabaseBehind(NotNow):
+    """The database schema is not the one this code needs. Run `runledger db upgrade`."""
+
+    title = "The database schema is behind"
+    status = 503
+    retry_after: NonNegativeInt = 5
+
+
+class ActionError(Exception):
+    """Raised by an action or by an outbound client: its class says whether to try again."""
+
+    retryable: ClassVar[bool] = True
+
+
+class Unavailable(ActionError):
+    """The other side is down, slow or broken. Try again with backoff."""
+
+
+class RateLimited(Unavailable):
+    """The other side asks for patience.
+
+    `retry_after` is in seconds.
+    """
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Rejected(ActionError):
+    """The other side said no, and will say no again. Do not retry."""
+
+    retryable: ClassVar[bool] = False
+
+
+class RunLost(BaseException):
+    """This worker no longer holds the run: another attempt does, or the run has ended.
+
+    A `BaseException`, so that an action's `except Exception` does not swallow it. Nothing more may be written.
+    """
+
+
+class ConfigurationError(Exception):
+    """The process cannot start with these settings. The message says what to set."""

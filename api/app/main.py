@@ -1,0 +1,100 @@
+"""The API process: its parts, its doors, its errors. No logic."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from types import FrameType
+
+from fastapi import Depends, FastAPI
+from fastapi_offline import FastAPIOffline
+
+from app import __version__
+from app.config import Settings, get_settings
+from app.engine.app import App
+from app.observability.logging import configure_logging
+from app.routers import actions, health, runs
+from app.routers.dependencies import Services
+from app.routers.problems import install_problem_handlers
+from app.routers.security import authenticate
+from app.runs.actions import Actions
+from app.runs.events import Bell
+from app.tasks import action, procrastinate_app
+
+LARGEST_BODY_BYTES = 1024 * 1024 * 2
+
+DESCRIPTION = """
+Submit an action, get a run id in milliseconds, watch the run to its end.
+
+A run is *scheduled*, *queued*, *running*, *retrying*, and ends *succeeded*, *failed* or *cancelled*.
+Every error is a problem document ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)).
+"""
+
+
+def create_app(
+    settings: Settings | None = None, queue: App = procrastinate_app, catalogue: Actions = action
+) -> FastAPI:
+    """The API.
+
+    Raises:
+        ConfigurationError: it would serve strangers without a credential.
+    """
+    settings = settings or get_settings()
+    settings.check_exposure()
+    configure_logging(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        async with queue.open_async():
+            engine = queue.connector.engine
+            bell = Bell(engine, timeout=settings.db_timeout_seconds)
+            stopping = asyncio.Event()
+            app.state.services = Services(settings, engine, queue.job_manager, catalogue, bell, stopping)
+            with streams_end_on_signal(stopping):
+                listening = asyncio.create_task(bell.run())
+                yield
+                stopping.set()
+                listening.cancel()
+
+    app = FastAPIOffline(
+        title="Runledger",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        max_body_size=LARGEST_BODY_BYTES,
+        redoc_url=None,
+    )
+    install_problem_handlers(app)
+    app.include_router(health.router)
+    app.include_router(runs.router, dependencies=[Depends(authenticate)])
+    app.include_router(actions.router, dependencies=[Depends(authenticate)])
+    return app
+
+
+@contextlib.contextmanager
+def streams_end_on_signal(stopping: asyncio.Event) -> Iterator[None]:
+    """Tell open streams to end as soon as the process is told to stop: uvicorn would wait for them for ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stopping.set)
+        handler = previous[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number, handler in previous.items():
+        if callable(handler):
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            if callable(handler):
+                signal.signal(number, handler)

@@ -1,0 +1,58 @@
+"""Log lines: readable on a terminal, JSON elsewhere, and never an argument of a job."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+
+import structlog
+from structlog.typing import Processor
+from typing_extensions import override
+
+from app.config import Settings
+
+_CALL = re.compile(r"(?P<job>[\w.:-]+\[(?:\d+|None)\])\(.*\)", re.DOTALL)
+_OURS = ("job_id", "action", "attempt", "seconds")
+_QUIET = ("httpx2", "httpcore2", "trafilatura", "htmldate", "asyncio", "alembic")
+
+
+class WithoutArguments(logging.Filter):
+    """Procrastinate writes the arguments of jobs into its messages and extras: take them out."""
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("procrastinate"):
+            record.msg = _CALL.sub(r"\g<job>", record.getMessage())
+            record.args = ()
+            for name in ("job", "jobs", "kwargs", "result", "payload"):
+                record.__dict__.pop(name, None)
+        return True
+
+
+def configure_logging(settings: Settings) -> None:
+    """Send every log line of the process, ours and the libraries', to stderr in one format."""
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(allow=_OURS),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendering: list[Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if settings.log_format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(WithoutArguments())
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,59 @@
+"""The engine: one pool of asyncpg connections per process, under SQLAlchemy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from app.config import Settings
+from app.embedded import EmbeddedPostgres, cluster_folder
+
+APPLICATION_NAME = "runledger"
+
+
+def make_engine(settings: Settings, *, pool_size: int = 10) -> AsyncEngine:
+    """The engine of one process. Nothing is connected, and nothing is started, until its first use.
+
+    Args:
+        pool_size: connections that are kept; as many again may be opened under load.
+    """
+    if settings.url is not None:
+        return _create(settings.url, settings, pool_size)
+    embedded = EmbeddedPostgres(cluster_folder(settings.data_dir))
+    engine = _create(embedded.url, settings, pool_size)
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def _start_on_first_connection(*_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
+        if not started:
+            embedded.ensure_running()
+            started.append(True)
+
+    started: list[bool] = []
+    return engine
+
+
+def _create(url: Any, settings: Settings, pool_size: int) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=settings.db_timeout_seconds,
+        pool_recycle=1800,
+        connect_args={
+            "timeout": settings.db_timeout_seconds,
+            "command_timeout": settings.db_timeout_seconds,
+            "server_settings": {
+                "application_name": APPLICATION_NAME,
+                "timezone": "UTC",
+                # A session that dies in the middle of a transaction must not hold locks for ever.
+                "idle_in_transaction_session_timeout": "30s",
+            },
+        },
+    )
+
+
+def autocommit(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool, for single statements: each is its own transaction, without two more round trips."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -1,0 +1,124 @@
+"""The catalogue of actions, and the door of the roadmap document: `POST /actions/run`, then poll."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Response
+from fastapi_rfc9457.server import problems
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from app.errors import InvalidInput, RunNotFound, Unauthorized, UnknownAction, UnreadableBody
+from app.routers.dependencies import ServicesDep
+from app.routers.runs import RunId, accept, when_to_look_again
+from app.routers.strict import StrictRoute
+from app.runs import service
+from app.runs.actions import Action
+from app.runs.schemas import Progress, RunCreate, RunRead
+from app.runs.state import RunState
+
+router = APIRouter(prefix="/actions", tags=["actions"], route_class=StrictRoute)
+
+_STATUS = {
+    RunState.SCHEDULED: "queued",
+    RunState.QUEUED: "queued",
+    RunState.RETRYING: "queued",
+    RunState.RUNNING: "running",
+    RunState.SUCCEEDED: "success",
+    RunState.FAILED: "failed",
+    RunState.CANCELLED: "cancelled",
+}
+
+
+class ActionRead(BaseModel):
+    """An action: its name, what it takes and what it returns (JSON Schema 2020-12)."""
+
+    name: str
+    description: str
+    queue: str
+    max_attempts: int
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+
+
+class ActionRunCreate(BaseModel):
+    """What to do, and with what."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"action": "count_words", "params": {"text": "to be or not to be"}}]},
+    )
+
+    action: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class ActionRunAccepted(BaseModel):
+    """The id to poll with."""
+
+    run_id: str
+    status: str
+
+
+class ActionRunRead(ActionRunAccepted):
+    """How it stands: queued, running, success, failed or cancelled."""
+
+    action: str
+    progress: Progress | None
+    result: Any | None
+    error: dict[str, Any] | None
+    attempt: int
+    created_at: AwareDatetime
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+
+
+@router.get("", operation_id="listActions", responses=problems(Unauthorized))
+async def list_actions(services: ServicesDep) -> list[ActionRead]:
+    """Every action that can be submitted."""
+    return [_read(action) for _, action in sorted(services.actions.items())]
+
+
+@router.get("/{name}", operation_id="getAction", responses=problems(Unauthorized, UnknownAction))
+async def get_action(name: str, services: ServicesDep) -> ActionRead:
+    """One action."""
+    return _read(services.actions.named(name))
+
+
+@router.post(
+    "/run",
+    status_code=202,
+    operation_id="runAction",
+    responses=problems(Unauthorized, UnreadableBody, UnknownAction, InvalidInput),
+)
+async def run_action(body: ActionRunCreate, services: ServicesDep, response: Response) -> ActionRunAccepted:
+    """Submit an action; poll `GET /actions/run/{run_id}` until its status is success, failed or cancelled."""
+    run = await accept(services, RunCreate(action=body.action, params=body.params), response)
+    response.headers["Location"] = f"/actions/run/{run.id}"
+    return ActionRunAccepted(run_id=run.id, status=_STATUS[run.state])
+
+
+@router.get("/run/{run_id}", operation_id="getActionRun", responses=problems(Unauthorized, RunNotFound))
+async def get_action_run(run_id: RunId, services: ServicesDep, response: Response) -> ActionRunRead:
+    """How a run stands, in the words of this door."""
+    run = await service.get(services.engine, run_id)
+    when_to_look_again(run, response)
+    return _translate(run)
+
+
+def _translate(run: RunRead) -> ActionRunRead:
+    same = {
+        name: getattr(run, name) for name in ActionRunRead.model_fields if name not in ("run_id", "status")
+    }
+    return ActionRunRead(run_id=run.id, status=_STATUS[run.state], **same)
+
+
+def _read(action: Action) -> ActionRead:
+    return ActionRead(
+        name=action.name,
+        description=action.description,
+        queue=action.task.queue,
+        max_attempts=action.retry.max_attempts,
+        input_schema=action.input.model_json_schema(),
+        output_schema=action.output.json_schema(mode="serialization"),
+    )

@@ -1,0 +1,35 @@
+"""What a route may ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.config import Settings
+from app.engine.manager import JobManager
+from app.runs.actions import Actions
+from app.runs.events import Bell
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts of one API process."""
+
+    settings: Settings
+    engine: AsyncEngine
+    manager: JobManager
+    actions: Actions
+    bell: Bell
+    stopping: asyncio.Event
+    """Set when the process is told to stop: open streams end."""
+
+
+def services(request: Request) -> Services:
+    return request.app.state.services
+
+
+ServicesDep = Annotated[Services, Depends(services)]

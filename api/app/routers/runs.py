@@ -1,0 +1,198 @@
+"""The canonical door: runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi_rfc9457.server import problems
+from opentelemetry import propagate
+from pydantic import Field
+
+from app.errors import (
+    AlreadyQueued,
+    DatabaseUnavailable,
+    InvalidCursor,
+    InvalidEventId,
+    InvalidInput,
+    RunFinal,
+    RunNotFailed,
+    RunNotFound,
+    Unauthorized,
+    UnknownAction,
+    UnreadableBody,
+)
+from app.routers.dependencies import Services, ServicesDep
+from app.routers.problems import NothingMore
+from app.routers.strict import StrictRoute
+from app.runs import queries, service
+from app.runs.events import follow
+from app.runs.schemas import EventRead, RunCreate, RunPage, RunRead
+from app.runs.state import RunState
+
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
+
+RunId = Annotated[str, Path(description="The id that the submission returned.", max_length=64)]
+RECONNECT_MILLISECONDS = 1000
+
+
+class RunReadWithTraceback(RunRead):
+    """A run, and where its last failed attempt failed."""
+
+    traceback: str | None = Field(default=None, description="Only with `include=traceback`.")
+
+
+@router.post(
+    "",
+    status_code=202,
+    operation_id="submitRun",
+    responses=problems(
+        Unauthorized, UnreadableBody, UnknownAction, InvalidInput, AlreadyQueued, DatabaseUnavailable
+    ),
+)
+async def submit_run(body: RunCreate, services: ServicesDep, response: Response) -> RunRead:
+    """Submit an action. The run is stored when the answer arrives; a worker performs it."""
+    return await accept(services, body, response)
+
+
+@router.get("", operation_id="listRuns", responses=problems(Unauthorized, InvalidCursor, InvalidInput))
+async def list_runs(
+    services: ServicesDep,
+    action: Annotated[str | None, Query(max_length=64)] = None,
+    state: RunState | None = None,
+    queue: Annotated[str | None, Query(max_length=40)] = None,
+    tag: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+) -> RunPage:
+    """Runs, newest first."""
+    return await service.list_page(
+        services.engine, limit=limit, cursor=cursor, action=action, state=state, queue=queue, tag=tag
+    )
+
+
+@router.get(
+    "/{run_id}",
+    operation_id="getRun",
+    response_model=RunReadWithTraceback,
+    response_model_exclude_unset=True,
+    responses=problems(Unauthorized, RunNotFound),
+)
+async def get_run(
+    run_id: RunId, services: ServicesDep, response: Response, include: Literal["traceback"] | None = None
+) -> Any:
+    """One run as it is now. While it has not ended, `Retry-After` says when to look again."""
+    run = await service.get(services.engine, run_id)
+    when_to_look_again(run, response)
+    if include is None:
+        return run.model_dump()
+    return run.model_dump() | {"traceback": await service.get_traceback(services.engine, run_id)}
+
+
+@router.post(
+    "/{run_id}/cancel",
+    operation_id="cancelRun",
+    responses={202: {"model": RunRead, "description": "Its worker has been asked to stop it."}}
+    | problems(Unauthorized, RunNotFound, RunFinal),
+)
+async def cancel_run(run_id: RunId, services: ServicesDep, response: Response) -> RunRead:
+    """Cancel a run: at once if it waits, else as soon as its worker has heard."""
+    run = await service.cancel(services.engine, services.manager, run_id)
+    response.status_code = 200 if run.state.is_final else 202
+    return run
+
+
+@router.post(
+    "/{run_id}/retry",
+    status_code=202,
+    operation_id="retryRun",
+    responses=problems(Unauthorized, RunNotFound, RunNotFailed, AlreadyQueued),
+)
+async def retry_run(run_id: RunId, services: ServicesDep, response: Response) -> RunRead:
+    """Give a run that failed or was cancelled another attempt. Its finished steps are kept."""
+    run = await service.retry(services.engine, run_id)
+    when_to_look_again(run, response)
+    return run
+
+
+async def events_after(
+    run_id: RunId,
+    services: ServicesDep,
+    last_event_id: Annotated[str | None, Header(description="Resume after this event.")] = None,
+) -> int:
+    """Where to resume. Looked up before the stream begins: inside it, a 404 would come too late.
+
+    Raises:
+        RunNotFound: there is no such run.
+        InvalidEventId: the id is not one.
+        NothingMore: the run has ended, and the client has seen its last event.
+    """
+    after = _event_id(last_event_id)
+    async with services.engine.connect() as connection:
+        row = await queries.get_run(connection, run_id)
+    if row is None:
+        raise RunNotFound(detail="There is no run with that id.")
+    if RunState(row.state).is_final and after >= row.last_seq:
+        raise NothingMore
+    return after
+
+
+@router.get(
+    "/{run_id}/events",
+    operation_id="followRun",
+    response_class=EventSourceResponse,
+    responses={204: {"description": "The run has ended and `Last-Event-ID` is its last event."}}
+    | problems(Unauthorized, RunNotFound, InvalidEventId),
+)
+async def follow_run(
+    run_id: RunId, after: Annotated[int, Depends(events_after)], request: Request
+) -> AsyncIterator[ServerSentEvent]:
+    """Server-sent events: the run's history after `Last-Event-ID`, then live.
+
+    Events are named `state`, `progress`, `log`, `step`; the last one is `end`, with the run as data.
+    """
+    services: Services = request.app.state.services
+    yield ServerSentEvent(retry=RECONNECT_MILLISECONDS, comment="runledger")
+    last = after
+    async for item in follow(services.engine, services.bell, run_id, after=after, stopping=services.stopping):
+        match item:
+            case EventRead(seq=seq):
+                last = seq
+                yield ServerSentEvent(id=str(seq), event=item.type, data={"at": item.at, **item.data})
+            case RunRead():
+                yield ServerSentEvent(id=str(last), event="end", data=item)
+
+
+async def accept(services: Services, body: RunCreate, response: Response) -> RunRead:
+    """Submit for any door: 202, where the run is, and when to look."""
+    action = services.actions.named(body.action)
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    run = await service.submit(services.engine, action, body, trace_context=carrier or None)
+    response.headers["Location"] = run.links.self
+    when_to_look_again(run, response)
+    return run
+
+
+def when_to_look_again(run: RunRead, response: Response) -> None:
+    """Set `Retry-After`, in seconds, unless the run has ended: patient clients poll less as a run gets older."""
+    if run.state.is_final:
+        return
+    now = datetime.now(UTC)
+    if run.state is RunState.SCHEDULED and run.schedule_at is not None:
+        seconds = min(max(int((run.schedule_at - now).total_seconds()), 1), 60)
+    else:
+        age = (now - run.created_at).total_seconds()
+        seconds = next((pause for until, pause in ((10, 1), (60, 2), (600, 5)) if age < until), 15)
+    response.headers["Retry-After"] = str(seconds)
+
+
+def _event_id(sent: str | None) -> int:
+    if sent is None or sent == "":
+        return 0
+    if not sent.isascii() or not sent.isdecimal() or len(sent) > 9:
+        raise InvalidEventId(detail="Last-Event-ID must be the id of an event of this run.")
+    return int(sent)

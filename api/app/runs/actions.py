@@ -1,0 +1,178 @@
+"""`@action`: how a function becomes an action, which is a Procrastinate task with an input and an output model."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import procrastinate
+from procrastinate.job_context import JobContext
+from procrastinate.tasks import Task
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from typing_extensions import override
+
+from app.engine.retry import Retry
+from app.errors import InvalidInput, UnknownAction
+from app.runs.context import Run, begin
+from app.runs.problems import faults
+from app.runs.values import check_storable
+
+NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
+
+Perform = Callable[..., Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Action:
+    """What the catalogue knows about one action."""
+
+    name: str
+    description: str
+    input: type[BaseModel]
+    output: TypeAdapter[Any]
+    retry: Retry
+    task: Task[..., Any, ...]
+
+    def check(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The params as they are stored: valid, in JSON, without what was not sent.
+
+        Raises:
+            InvalidInput: with a pointer for each fault, from the body's `/params`.
+        """
+        check_storable(params, "/params")
+        try:
+            return self.input.model_validate(params).model_dump(mode="json", exclude_unset=True)
+        except ValidationError as error:
+            raise InvalidInput(errors=faults(error, "/params")) from None
+
+
+class Actions(Mapping[str, Action]):
+    """The catalogue of one Procrastinate app, and the decorator that fills it.
+
+    ::
+
+        action = Actions(procrastinate_app)
+
+        @action("shout", retry=Retry(max_attempts=3))
+        async def shout(run: Run, text: str) -> str:
+            '''Say it louder.'''
+            return text.upper()
+
+    The function's parameters after `run` are the input model; a single parameter that is a Pydantic model *is* the
+    input model. What it returns is validated and serialised by its return hint. `run` may be left out.
+    """
+
+    def __init__(self, app: procrastinate.App) -> None:
+        self._app = app
+        self._actions: dict[str, Action] = {}
+
+    def __call__(
+        self, name: str | None = None, *, retry: Retry | None = None, **options: Any
+    ) -> Callable[[Perform], Task[..., Any, ...]]:
+        """Make a function an action.
+
+        Args:
+            name: stored in rows, so it never changes meaning; the function's name if not given.
+            retry: when to try again; up to five attempts with exponential backoff if not given.
+            options: of `procrastinate.App.task`: queue, priority, lock, queueing_lock.
+
+        Raises:
+            ValueError: the name cannot be one.
+            TypeError: a parameter or the result has no type hint.
+        """
+
+        def decorate(function: Perform) -> Task[..., Any, ...]:
+            action = self._register(name or function.__name__, function, retry or Retry(), options)
+            self._actions[action.name] = action
+            return action.task
+
+        return decorate
+
+    def _register(self, name: str, function: Perform, retry: Retry, options: dict[str, Any]) -> Action:
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"An action's name is 1 to 64 of a-z 0-9 _ . - and begins with a letter, not {name!r}."
+            )
+        signature = _Signature.of(name, function)
+
+        async def perform(context: JobContext, /, **params: Any) -> Any:
+            async with begin(context) as run:
+                result = await function(*signature.arguments(run, params))
+            return signature.output.dump_python(result, mode="json")
+
+        task = self._app.task(name=name, retry=retry, pass_context=True, **options)(perform)
+        description = inspect.getdoc(function) or ""
+        return Action(name, description, signature.input, signature.output, retry, task)
+
+    def named(self, name: str) -> Action:
+        """The action of that name.
+
+        Raises:
+            UnknownAction: there is none.
+        """
+        action = self._actions.get(name)
+        if action is None:
+            raise UnknownAction(detail="There is no action of that name. GET /actions lists those there are.")
+        return action
+
+    @override
+    def __getitem__(self, name: str) -> Action:
+        return self._actions[name]
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._actions)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._actions)
+
+
+@dataclass(frozen=True)
+class _Signature:
+    """How to call the function: with or without `run`, with a model or with its fields."""
+
+    input: type[BaseModel]
+    output: TypeAdapter[Any]
+    takes_run: bool
+    takes_model: bool
+
+    @classmethod
+    def of(cls, name: str, function: Perform) -> _Signature:
+        hints = get_type_hints(function, include_extras=True)
+        parameters = list(inspect.signature(function).parameters.values())
+        for missing in [p.name for p in parameters if p.name not in hints] + ["return"] * (
+            "return" not in hints
+        ):
+            raise TypeError(f"Action {name!r}: {missing} needs a type hint.")
+        takes_run = bool(parameters) and hints[parameters[0].name] is Run
+        fields = parameters[1:] if takes_run else parameters
+        takes_model = len(fields) == 1 and _is_model(hints[fields[0].name])
+        model = hints[fields[0].name] if takes_model else _model(name, fields, hints)
+        return cls(model, TypeAdapter(hints["return"]), takes_run, takes_model)
+
+    def arguments(self, run: Run, params: dict[str, Any]) -> list[Any]:
+        try:
+            model = self.input.model_validate(params)
+        except ValidationError as error:
+            raise InvalidInput(errors=faults(error, "/params")) from None
+        values = (
+            [model] if self.takes_model else [getattr(model, field) for field in type(model).model_fields]
+        )
+        return [run, *values] if self.takes_run else values
+
+
+def _is_model(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, BaseModel)
+
+
+def _model(name: str, parameters: list[inspect.Parameter], hints: dict[str, Any]) -> type[BaseModel]:
+    fields: dict[str, Any] = {
+        p.name: (hints[p.name], ... if p.default is inspect.Parameter.empty else p.default)
+        for p in parameters
+    }
+    title = "".join(part.capitalize() for part in re.split(r"[_.-]", name)) + "Input"
+    return create_model(title, __config__=ConfigDict(extra="forbid"), **fields)

@@ -1,0 +1,154 @@
+"""What an action receives: its run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, ParamSpec, TypeVar, get_type_hints
+
+from procrastinate.job_context import JobContext
+from pydantic import TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.engine.connector import SQLAlchemyAsyncConnector
+from app.errors import RunLost
+from app.outbound.clients import Clients
+from app.outbound.postgres.database import autocommit
+from app.runs import queries
+from app.runs.queries import Holder
+from app.runs.values import storable_text
+
+PROGRESS_SECONDS = 0.25
+"""Progress is written at most this often; the last word is always written."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Run:
+    """One attempt of a run, as its action sees it.
+
+    Every write is fenced: when another attempt holds the run, `RunLost` ends this one and nothing is written.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, holder: Holder, *, steps: dict[str, Any], clients: Clients, action: str
+    ) -> None:
+        self.id = holder.run_id
+        self.action = action
+        self.attempt = holder.attempt
+        """1 for the first try."""
+        self.clients = clients
+        """The outbound clients of this worker."""
+        self._engine = engine
+        self._holder = holder
+        self._steps = steps
+        self._progress = _Coalesced(self._write_progress)
+
+    async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Say how far the run is. Cheap to call often: only a few a second are written."""
+        value = {"done": done, "total": total, "message": message and storable_text(message)}
+        await self._progress.put(value)
+
+    async def log(self, message: str, *, level: str = "info", **fields: Any) -> None:
+        """Write a line of the run's history, shown to those who watch it. `fields` are JSON."""
+        await self._append("log", {"level": level, "message": storable_text(message), **fields})
+
+    async def step(
+        self, name: str, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Do something once per run, however many attempts the run takes.
+
+        The result is stored under `name` before this returns, and a later attempt gets the stored result. Names are
+        stored, so they never change meaning. The result must fit JSON; it is read back by the function's return hint.
+        """
+        result_type = TypeAdapter[R](_return_hint(function))
+        if name in self._steps:
+            return result_type.validate_python(self._steps[name])
+        result = await function(*args, **kwargs)
+        stored = result_type.dump_python(result, mode="json")
+        async with autocommit(self._engine).connect() as connection:
+            _held(await queries.insert_step(connection, self._holder, name=name, result=stored))
+        self._steps[name] = stored
+        return result
+
+    async def _write_progress(self, value: dict[str, Any]) -> None:
+        await self._append("progress", value)
+
+    async def _append(self, type_: str, data: dict[str, Any]) -> None:
+        async with autocommit(self._engine).connect() as connection:
+            _held(await queries.append_event(connection, self._holder, type_=type_, data=data))
+
+
+@contextlib.asynccontextmanager
+async def begin(context: JobContext) -> AsyncGenerator[Run]:
+    """The run of a job that this worker has claimed; written out when the action ends.
+
+    Raises:
+        RunLost: another attempt holds it, or its record is gone.
+    """
+    assert isinstance(context.app.connector, SQLAlchemyAsyncConnector)
+    engine, job = context.app.connector.engine, context.job
+    assert job.id is not None and job.worker_id is not None
+    async with autocommit(engine).connect() as connection:
+        found = await queries.get_held_run(
+            connection, job_id=job.id, worker_id=job.worker_id, attempt=job.attempts + 1
+        )
+    if found is None:
+        raise RunLost
+    holder, steps = found
+    run = Run(
+        engine, holder, steps=steps, clients=context.additional_context["clients"], action=job.task_name
+    )
+    async with run._progress:
+        yield run
+
+
+def _held(written: bool) -> None:
+    if not written:
+        raise RunLost
+
+
+def _return_hint(function: Callable[..., Any]) -> Any:
+    target = function if inspect.isroutine(function) else type(function).__call__
+    return get_type_hints(target).get("return", Any)
+
+
+class _Coalesced:
+    """Writes the newest of many values: at once when nothing was written lately, else when the pause is over."""
+
+    def __init__(self, write: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+        self._write = write
+        self._newest: dict[str, Any] | None = None
+        self._writing: asyncio.Task[None] | None = None
+
+    async def put(self, value: dict[str, Any]) -> None:
+        self._newest = value
+        if self._writing is not None and self._writing.done():
+            # What went wrong in the background is the action's to know: it may have lost the run.
+            self._writing.result()
+            self._writing = None
+        if self._writing is None:
+            await self._flush()
+            self._writing = asyncio.create_task(self._pause_and_flush())
+
+    async def __aenter__(self) -> None:
+        """Values are written until the end of the block."""
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            with contextlib.suppress(asyncio.CancelledError, RunLost):
+                await self._writing
+        await self._flush()
+
+    async def _pause_and_flush(self) -> None:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        await self._flush()
+
+    async def _flush(self) -> None:
+        value, self._newest = self._newest, None
+        if value is not None:
+            await self._write(value)

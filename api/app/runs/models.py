@@ -1,0 +1,123 @@
+"""The ledger's tables. Alembic makes them; a test holds these models against what it makes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, Index, MetaData, Text, text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.runs.state import RunState
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+_STATES = ", ".join(f"'{state}'" for state in RunState)
+_FINAL = ", ".join(f"'{state}'" for state in RunState if state.is_final)
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations can change them."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {
+        str: Text(),
+        datetime: TIMESTAMP(timezone=True),
+        dict[str, Any]: JSONB(none_as_null=True),
+        Any: JSONB(none_as_null=True),
+        list[str]: ARRAY(Text()),
+    }
+
+
+# Ids are compared byte by byte: cheaper than any language's rules, and their order is the order of time.
+ID = Text(collation="C")
+
+
+class ActionRun(Base):
+    """The durable record of one request to perform an action."""
+
+    __tablename__ = "action_runs"
+    __table_args__ = (
+        CheckConstraint(f"state IN ({_STATES})", name="state"),
+        CheckConstraint(f"(finished_at IS NOT NULL) = (state IN ({_FINAL}))", name="finished_at"),
+        Index(None, "action", "job_id"),
+        Index(None, "state", "job_id"),
+        Index(None, "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'")),
+        # Each state change rewrites the row: room on the page lets it stay there.
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+    id: Mapped[str] = mapped_column(ID, primary_key=True, server_default=text("runledger_new_run_id_v1()"))
+    #: Procrastinate's job. Kept when the job is pruned; also the order in which runs were accepted.
+    job_id: Mapped[int] = mapped_column(BigInteger, unique=True)
+    action: Mapped[str]
+    params: Mapped[dict[str, Any]]
+    state: Mapped[str]
+    #: The number of the current or last try; with job and worker it is the fencing token.
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    #: NULL: as many as the action allows.
+    max_attempts: Mapped[int | None]
+    #: How often a worker was lost in the middle of it.
+    crashes: Mapped[int] = mapped_column(server_default=text("0"))
+    #: {done, total, message}
+    progress: Mapped[dict[str, Any] | None]
+    result: Mapped[Any | None]
+    #: A problem object (RFC 9457) about the last try that failed.
+    error: Mapped[dict[str, Any] | None]
+    #: Where it happened; shown only to those who ask for it.
+    traceback: Mapped[str | None]
+    queue: Mapped[str]
+    priority: Mapped[int]
+    lock: Mapped[str | None]
+    tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    schedule_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
+    #: Procrastinate's id of the worker that holds it, or held it last.
+    worker_id: Mapped[int | None] = mapped_column(BigInteger)
+    parent_id: Mapped[str | None] = mapped_column(ID)
+    replay_of: Mapped[str | None] = mapped_column(ID)
+    #: W3C trace context of the request that asked for it.
+    trace_context: Mapped[dict[str, Any] | None]
+    #: The `seq` of the newest event.
+    last_seq: Mapped[int] = mapped_column(server_default=text("1"))
+
+
+class RunEvent(Base):
+    """One line of a run's history. `seq` counts from 1 without a gap, under the run's row lock.
+
+    No foreign key: events are written only by statements that hold the run's row, in batches where a check a row costs.
+    """
+
+    __tablename__ = "run_events"
+    __table_args__ = (CheckConstraint("type IN ('state', 'progress', 'log', 'step')", name="type"),)
+
+    run_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+    type: Mapped[str]
+    data: Mapped[dict[str, Any]]
+
+
+class RunStep(Base):
+    """A named checkpoint inside a run: performed once, however many attempts the run takes."""
+
+    __tablename__ = "run_steps"
+
+    run_id: Mapped[str] = mapped_column(
+        ID, ForeignKey("action_runs.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(primary_key=True)
+    #: The attempt that performed it.
+    attempt: Mapped[int]
+    result: Mapped[Any | None]
+    finished_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))

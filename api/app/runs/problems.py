@@ -1,0 +1,78 @@
+"""Errors as problem objects (RFC 9457): what is stored with a run that failed."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import traceback
+from typing import Any
+
+from fastapi_rfc9457 import Problem as HttpProblem
+from pydantic import BaseModel, ValidationError
+
+from app.engine.endings import Problem
+from app.errors import Fault
+from app.runs.values import escape, storable_text
+
+LONGEST_DETAIL = 2_000
+LONGEST_TRACEBACK = 20_000
+
+
+def describe(error: BaseException) -> Problem:
+    """The problem object of whatever an action raised, and its traceback kept apart."""
+    document = {
+        "type": f"/problems/{slug(type(error).__name__)}",
+        "title": getattr(error, "title", None) or _spaced(type(error).__name__),
+        "detail": storable_text(_detail(error))[:LONGEST_DETAIL],
+        **_members(error),
+    }
+    trace = storable_text("".join(traceback.format_exception(error)))[-LONGEST_TRACEBACK:]
+    return Problem({name: value for name, value in document.items() if value}, trace)
+
+
+def faults(error: ValidationError, pointer: str) -> list[Fault]:
+    """What Pydantic found, each with a JSON pointer below `pointer`, and without the values that were sent."""
+    return [
+        Fault(
+            pointer=pointer + "".join(f"/{escape(str(part))}" for part in fault["loc"]),
+            detail=fault["msg"],
+            type=fault["type"],
+        )
+        for fault in error.errors(include_input=False, include_url=False, include_context=False)
+    ]
+
+
+def slug(name: str) -> str:
+    """`RateLimitedError` → `rate-limited`."""
+    base = re.sub(r"(Problem|Error|Exception)$", "", name) or name
+    return _words(base).lower().replace(" ", "-")
+
+
+def _spaced(name: str) -> str:
+    return _words(name).capitalize()
+
+
+def _words(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+
+
+def _detail(error: BaseException) -> str:
+    # A Problem's own detail; its str() would repeat the members.
+    return (error.detail or "") if isinstance(error, HttpProblem) else str(error)
+
+
+def _members(error: BaseException) -> dict[str, Any]:
+    if not isinstance(error, HttpProblem):
+        return {}
+    own = [field.name for field in dataclasses.fields(error) if field.name not in ("detail", "instance")]  # pyright: ignore[reportArgumentType]
+    return {name: _json(getattr(error, name)) for name in own}
+
+
+def _json(value: Any) -> Any:
+    match value:
+        case BaseModel():
+            return value.model_dump(mode="json")
+        case list():
+            return [_json(item) for item in value]
+        case _:
+            return value

@@ -1,0 +1,224 @@
+"""Every statement about runs, one function each. Writes of a running attempt name the holder they expect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Row, func, literal_column, or_, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.runs.models import ActionRun, RunEvent
+from app.runs.state import RunState
+
+RunRow = Row[Any]
+EventRow = Row[Any]
+
+_RUN = (ActionRun.__table__, func.now().label("read_at"))
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who performs a run: its fencing token. A write under an older token touches no row."""
+
+    run_id: str
+    worker_id: int
+    attempt: int
+
+
+async def insert_runs(connection: AsyncConnection, runs: Sequence[dict[str, Any]]) -> list[RunRow]:
+    """Insert runs and their jobs, in one statement; NOTIFY rings for the workers at commit.
+
+    Args:
+        runs: action, params, queue, priority and max_attempts; optional: lock, queueing_lock, schedule_at, tags,
+            parent_id, replay_of, trace_context.
+
+    Returns:
+        The runs, in the order given.
+    """
+    statement = text("""
+        WITH asked AS MATERIALIZED (
+            SELECT nextval('procrastinate_jobs_id_seq') AS job_id, run.*
+              FROM jsonb_to_recordset(CAST(:runs AS jsonb)) AS run(
+                   action text, params jsonb, queue text, priority integer, lock text, queueing_lock text,
+                   schedule_at timestamptz, tags text[], max_attempts integer, parent_id text, replay_of text,
+                   trace_context jsonb)
+        ), job AS (
+            INSERT INTO procrastinate_jobs (id, task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at)
+            SELECT job_id, action, params, queue, priority, lock, queueing_lock, schedule_at FROM asked
+        ), run AS (
+            INSERT INTO action_runs (job_id, action, params, state, queue, priority, lock, tags, schedule_at,
+                                     max_attempts, parent_id, replay_of, trace_context)
+            SELECT job_id, action, params, runledger_run_state_v1('todo', 0, schedule_at, false), queue, priority,
+                   lock, coalesce(tags, '{}'), schedule_at, max_attempts, parent_id, replay_of, trace_context
+              FROM asked
+            RETURNING *
+        )
+        SELECT run.*, now() AS read_at FROM run ORDER BY job_id
+    """)
+    return list((await connection.execute(statement, {"runs": json.dumps(runs, default=str)})).all())
+
+
+async def get_run(connection: AsyncConnection, run_id: str) -> RunRow | None:
+    """One run by its id."""
+    return (await connection.execute(select(*_RUN).where(ActionRun.id == run_id))).first()
+
+
+async def list_runs(
+    connection: AsyncConnection,
+    *,
+    limit: int,
+    before: int | None = None,
+    action: str | None = None,
+    state: RunState | None = None,
+    queue: str | None = None,
+    tag: str | None = None,
+) -> list[RunRow]:
+    """Runs, newest first, older than the one whose job is `before`."""
+    statement = select(*_RUN).order_by(ActionRun.job_id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(ActionRun.job_id < before)
+    if action is not None:
+        statement = statement.where(ActionRun.action == action)
+    if queue is not None:
+        statement = statement.where(ActionRun.queue == queue)
+    if tag is not None:
+        statement = statement.where(ActionRun.tags.contains([tag]), ActionRun.tags != literal_column("'{}'"))
+    if state is not None:
+        statement = statement.where(_is_in(state))
+    return list((await connection.execute(statement)).all())
+
+
+def _is_in(state: RunState) -> Any:
+    # Nobody rewrites a scheduled run when its time has come: it is queued from then on.
+    due = (ActionRun.state == RunState.SCHEDULED) & (ActionRun.schedule_at <= func.now())
+    match state:
+        case RunState.QUEUED:
+            return or_(ActionRun.state == state, due)
+        case RunState.SCHEDULED:
+            return (ActionRun.state == state) & ~due
+        case _:
+            return ActionRun.state == state
+
+
+async def get_held_run(
+    connection: AsyncConnection, *, job_id: int, worker_id: int, attempt: int
+) -> tuple[Holder, dict[str, Any]] | None:
+    """The run that a worker has just claimed, and the results of the steps it has finished, by name."""
+    statement = text("""
+        SELECT run.id, (SELECT coalesce(jsonb_object_agg(name, result), '{}') FROM run_steps WHERE run_id = run.id)
+          FROM action_runs AS run
+         WHERE job_id = :job_id AND worker_id = :worker_id AND attempt = :attempt AND state = 'running'
+    """)
+    arguments = {"job_id": job_id, "worker_id": worker_id, "attempt": attempt}
+    row = (await connection.execute(statement, arguments)).first()
+    return None if row is None else (Holder(row[0], worker_id, attempt), row[1])
+
+
+async def append_event(
+    connection: AsyncConnection, holder: Holder, *, type_: str, data: dict[str, Any]
+) -> bool:
+    """Write an event of a running attempt; one of type `progress` is also the run's progress.
+
+    Returns:
+        Whether the holder still holds the run.
+    """
+    statement = text("""
+        WITH held AS (
+            UPDATE action_runs
+               SET last_seq = last_seq + 1,
+                   progress = CASE WHEN :type = 'progress' THEN CAST(:data AS jsonb) ELSE progress END
+             WHERE id = :run_id AND worker_id = :worker_id AND attempt = :attempt AND state = 'running'
+            RETURNING id, last_seq
+        )
+        INSERT INTO run_events (run_id, seq, type, data)
+        SELECT id, last_seq, :type, CAST(:data AS jsonb) FROM held
+        RETURNING seq
+    """)
+    return (
+        await connection.execute(statement, _held(holder, type=type_, data=json.dumps(data)))
+    ).first() is not None
+
+
+async def insert_step(connection: AsyncConnection, holder: Holder, *, name: str, result: Any) -> bool:
+    """Store what a step returned, and the event that says so.
+
+    Returns:
+        Whether the holder still holds the run.
+    """
+    statement = text("""
+        WITH held AS (
+            UPDATE action_runs SET last_seq = last_seq + 1
+             WHERE id = :run_id AND worker_id = :worker_id AND attempt = :attempt AND state = 'running'
+            RETURNING id, last_seq, attempt
+        ), step AS (
+            INSERT INTO run_steps (run_id, name, attempt, result)
+            SELECT id, :name, attempt, CAST(:result AS jsonb) FROM held
+        )
+        INSERT INTO run_events (run_id, seq, type, data)
+        SELECT id, last_seq, 'step', jsonb_build_object('name', CAST(:name AS text), 'attempt', attempt) FROM held
+        RETURNING seq
+    """)
+    return (
+        await connection.execute(statement, _held(holder, name=name, result=json.dumps(result)))
+    ).first() is not None
+
+
+async def list_events(connection: AsyncConnection, run_id: str, *, after: int, limit: int) -> list[EventRow]:
+    """Events of a run whose `seq` is greater than `after`, in order."""
+    statement = (
+        select(RunEvent.__table__)
+        .where(RunEvent.run_id == run_id, RunEvent.seq > after)
+        .order_by(RunEvent.seq)
+        .limit(limit)
+    )
+    return list((await connection.execute(statement)).all())
+
+
+async def requeue_ended_job(connection: AsyncConnection, *, job_id: int) -> bool:
+    """Put the job of a run that failed or was cancelled back into its queue.
+
+    Returns:
+        Whether there was such a job.
+    """
+    statement = text("""
+        UPDATE procrastinate_jobs SET status = 'todo', scheduled_at = NULL, abort_requested = false
+         WHERE id = :job_id AND status IN ('failed', 'cancelled', 'aborted')
+        RETURNING id
+    """)
+    return (await connection.execute(statement, {"job_id": job_id})).first() is not None
+
+
+async def delete_ended_runs(
+    connection: AsyncConnection, *, state: RunState, older_than: timedelta, limit: int
+) -> int:
+    """Delete the oldest runs that ended in `state` long ago, with their events, steps and jobs.
+
+    Returns:
+        How many runs.
+    """
+    statement = text("""
+        WITH old AS (
+            SELECT id, job_id FROM action_runs
+             WHERE state = :state AND finished_at < now() - CAST(:older_than AS interval)
+             ORDER BY job_id
+             LIMIT :limit
+             FOR UPDATE SKIP LOCKED
+        ), events AS (
+            DELETE FROM run_events USING old WHERE run_events.run_id = old.id
+        ), jobs AS (
+            DELETE FROM procrastinate_jobs AS job USING old
+             WHERE job.id = old.job_id AND job.status NOT IN ('todo', 'doing')
+        )
+        DELETE FROM action_runs USING old WHERE action_runs.id = old.id
+        RETURNING action_runs.id
+    """)
+    arguments = {"state": str(state), "older_than": older_than, "limit": limit}
+    return len((await connection.execute(statement, arguments)).all())
+
+
+def _held(holder: Holder, **arguments: Any) -> dict[str, Any]:
+    return {"run_id": holder.run_id, "worker_id": holder.worker_id, "attempt": holder.attempt, **arguments}

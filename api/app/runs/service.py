@@ -1,0 +1,183 @@
+"""What can be done with runs: submit, read, list, cancel, retry, prune. Each is one transaction."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import timedelta
+from typing import Any
+
+from procrastinate import exceptions
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.engine.connector import translated_errors
+from app.engine.manager import JobManager
+from app.errors import AlreadyQueued, InvalidCursor, RunFinal, RunNotFailed, RunNotFound
+from app.outbound.postgres.database import autocommit
+from app.runs import queries
+from app.runs.actions import Action
+from app.runs.schemas import RUN_ID, RunCreate, RunPage, RunRead, read_run
+from app.runs.state import RunState
+
+PRUNE_BATCH = 500
+
+
+async def submit(
+    engine: AsyncEngine, action: Action, request: RunCreate, *, trace_context: dict[str, str] | None = None
+) -> RunRead:
+    """Accept a request: its run and its job exist, durably, when this returns.
+
+    Both are inserted by one statement, with the task's own defaults, as `Task.defer_async` would insert the job.
+
+    Raises:
+        InvalidInput: the params do not fit the action's input.
+        AlreadyQueued: a run with the same queueing lock is waiting.
+    """
+    run = _with_defaults(action, request) | {
+        "params": action.check(request.params),
+        "trace_context": trace_context,
+    }
+    try:
+        with translated_errors():
+            async with autocommit(engine).connect() as connection:
+                rows = await queries.insert_runs(connection, [run])
+    except exceptions.UniqueViolation as error:
+        raise AlreadyQueued(detail="A run with this queueing lock is already waiting.") from error
+    return read_run(rows[0])
+
+
+async def get(engine: AsyncEngine, run_id: str) -> RunRead:
+    """One run.
+
+    Raises:
+        RunNotFound: there is none with that id.
+    """
+    return read_run(await _row(engine, run_id))
+
+
+async def get_traceback(engine: AsyncEngine, run_id: str) -> str | None:
+    """Where the last attempt that failed failed.
+
+    Raises:
+        RunNotFound: there is none with that id.
+    """
+    return (await _row(engine, run_id)).traceback
+
+
+async def list_page(engine: AsyncEngine, *, limit: int, cursor: str | None, **filters: Any) -> RunPage:
+    """A page of runs, newest first.
+
+    Args:
+        filters: action, state, queue, tag.
+
+    Raises:
+        InvalidCursor: the cursor is not one of ours.
+    """
+    before = None if cursor is None else _decode(cursor)
+    async with autocommit(engine).connect() as connection:
+        rows = await queries.list_runs(connection, limit=limit + 1, before=before, **filters)
+    page = rows[:limit]
+    return RunPage(
+        items=[read_run(row) for row in page], next=_encode(page[-1].job_id) if len(rows) > limit else None
+    )
+
+
+async def cancel(engine: AsyncEngine, manager: JobManager, run_id: str) -> RunRead:
+    """Cancel a run that waits, or ask the worker of one that runs to stop it.
+
+    Returns:
+        The run: `cancelled`, or still `running` until its worker has heard.
+
+    Raises:
+        RunNotFound: there is none with that id.
+        RunFinal: it has ended.
+    """
+    row = await _row(engine, run_id)
+    async with engine.begin() as connection:
+        asked = await manager.cancel_job_by_id_async(row.job_id, abort=True, connection=connection)
+    run = await get(engine, run_id)
+    if not asked:
+        raise RunFinal(detail=f"The run has already {_ended(run.state)}.", state=run.state)
+    return run
+
+
+async def retry(engine: AsyncEngine, run_id: str) -> RunRead:
+    """Give a run that failed or was cancelled another attempt: the same run, its finished steps kept.
+
+    Raises:
+        RunNotFound: there is none with that id.
+        RunNotFailed: it has not failed, or its job has been pruned.
+        AlreadyQueued: a run with the same queueing lock is waiting.
+    """
+    row = await _row(engine, run_id)
+    try:
+        with translated_errors():
+            async with autocommit(engine).connect() as connection:
+                requeued = await queries.requeue_ended_job(connection, job_id=row.job_id)
+    except exceptions.UniqueViolation as error:
+        raise AlreadyQueued(detail="A run with this queueing lock is already waiting.") from error
+    if not requeued:
+        raise RunNotFailed(detail="Only a run that failed or was cancelled can be retried.", state=row.state)
+    return await get(engine, run_id)
+
+
+async def prune(engine: AsyncEngine, *, older_than: timedelta) -> int:
+    """Delete runs that ended longer ago, in small batches, each its own transaction.
+
+    Returns:
+        How many runs were deleted.
+    """
+    deleted = 0
+    for state in (state for state in RunState if state.is_final):
+        while True:
+            async with autocommit(engine).connect() as connection:
+                batch = await queries.delete_ended_runs(
+                    connection, state=state, older_than=older_than, limit=PRUNE_BATCH
+                )
+            deleted += batch
+            if batch < PRUNE_BATCH:
+                break
+    return deleted
+
+
+async def _row(engine: AsyncEngine, run_id: str) -> queries.RunRow:
+    row = None
+    if RUN_ID.fullmatch(run_id):
+        async with autocommit(engine).connect() as connection:
+            row = await queries.get_run(connection, run_id)
+    if row is None:
+        raise RunNotFound(detail="There is no run with that id.")
+    return row
+
+
+def _with_defaults(action: Action, request: RunCreate) -> dict[str, Any]:
+    """The request, with what the task says where it is silent."""
+    task = action.task
+    return {
+        "action": action.name,
+        "queue": request.queue or task.queue,
+        "priority": task.priority if request.priority is None else request.priority,
+        "lock": request.lock or task.lock,
+        "queueing_lock": request.queueing_lock or task.queueing_lock,
+        "schedule_at": request.schedule_at and request.schedule_at.isoformat(),
+        "tags": request.tags,
+        "max_attempts": action.retry.max_attempts,
+    }
+
+
+def _ended(state: RunState) -> str:
+    return "been cancelled" if state is RunState.CANCELLED else str(state)
+
+
+def _encode(job_id: int) -> str:
+    return base64.urlsafe_b64encode(job_id.to_bytes(8, "big")).decode().rstrip("=")
+
+
+def _decode(cursor: str) -> int:
+    try:
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != 8 or raw[0] & 0x80:
+        raise InvalidCursor(detail="The cursor did not come from this API.")
+    return int.from_bytes(raw, "big")

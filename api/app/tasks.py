@@ -1,0 +1,127 @@
+"""The table of contents: the Procrastinate app, every action, every cron task.
+
+To add an action, write one function here. Its parameters are the input, what it returns is the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, HttpUrl
+
+from app.config import get_settings
+from app.domain.scraping.page import ScrapedPage
+from app.domain.scraping.page import scrape_page as scrape
+from app.domain.text.words import WordCount, count, merge, split_in_parts
+from app.engine.app import App
+from app.engine.connector import SQLAlchemyAsyncConnector
+from app.engine.retry import Retry
+from app.outbound.clients import open_clients
+from app.outbound.postgres.database import make_engine
+from app.runs import service
+from app.runs.actions import Actions
+from app.runs.context import Run
+from app.runs.problems import describe
+
+settings = get_settings()
+
+
+@contextlib.asynccontextmanager
+async def worker_resources() -> AsyncGenerator[dict[str, Any]]:
+    """What a worker opens once, for all its runs."""
+    async with open_clients(settings) as clients:
+        yield {"clients": clients}
+
+
+procrastinate_app = App(
+    connector=SQLAlchemyAsyncConnector(make_engine(settings), timeout=settings.db_timeout_seconds),
+    describe=describe,
+    resources=worker_resources,
+    worker_options={"sweep_interval": settings.sweep_seconds, "crash_cap": settings.crash_cap},
+    worker_defaults={
+        "concurrency": settings.worker_concurrency,
+        "fetch_job_polling_interval": settings.poll_seconds,
+        "abort_job_polling_interval": settings.poll_seconds,
+        "update_heartbeat_interval": settings.heartbeat_seconds,
+        "stalled_worker_timeout": settings.lease_seconds,
+        "shutdown_graceful_timeout": settings.grace_seconds,
+    },
+)
+
+action = Actions(procrastinate_app)
+
+PARTS = 10
+
+
+class Echo(BaseModel):
+    """What was said."""
+
+    message: str
+
+
+class Slept(BaseModel):
+    """How long, and what was to be said."""
+
+    slept_seconds: float
+    message: str | None
+
+
+class Pruned(BaseModel):
+    """How many runs were deleted."""
+
+    runs: int
+
+
+@action()
+async def echo(message: Annotated[str, Field(max_length=10_000, examples=["hello"])]) -> Echo:
+    """Say it back."""
+    return Echo(message=message)
+
+
+@action()
+async def sleep(
+    run: Run, seconds: Annotated[float, Field(ge=0, le=86_400, examples=[3])] = 3, message: str | None = None
+) -> Slept:
+    """Sleep, and say so every second."""
+    for second in range(int(seconds)):
+        await run.progress(second, seconds)
+        await asyncio.sleep(1)
+    await asyncio.sleep(seconds % 1)
+    await run.progress(seconds, seconds)
+    return Slept(slept_seconds=seconds, message=message)
+
+
+@action(retry=Retry(max_attempts=5, base=1, cap=60))
+async def scrape_page(
+    run: Run, url: Annotated[HttpUrl, Field(examples=["https://example.com/"])]
+) -> ScrapedPage:
+    """Fetch a page, robots.txt permitting: its title, description, main text and links."""
+    return await scrape(run.clients.web, str(url))
+
+
+@action()
+async def count_words(
+    run: Run, text: Annotated[str, Field(max_length=1_000_000, examples=["to be or not to be"])]
+) -> WordCount:
+    """Count the words of a text in ten steps: a retry goes on after the last finished one."""
+    parts = split_in_parts(text, PARTS)
+    counts: list[dict[str, int]] = []
+    for number, part in enumerate(parts, start=1):
+        counts.append(await run.step(f"part-{number}", asyncio.to_thread, count, part))
+        await run.progress(number, len(parts), f"part {number} of {len(parts)}")
+    return merge(counts)
+
+
+@procrastinate_app.periodic(cron="17 3 * * *")
+@action(queue="maintenance", retry=Retry(max_attempts=3, base=60))
+async def prune_ledger(
+    days: Annotated[int, Field(ge=1)] = settings.retention_days, timestamp: int = 0
+) -> Pruned:
+    """Every night: delete runs that ended long ago. `timestamp` is the tick that it is for."""
+    return Pruned(
+        runs=await service.prune(procrastinate_app.connector.engine, older_than=timedelta(days=days))
+    )

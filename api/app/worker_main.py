@@ -1,0 +1,67 @@
+"""The worker process: `python -m app.worker_main`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+import uvloop
+from procrastinate.exceptions import ConnectorException
+
+from app.config import Settings, get_settings
+from app.engine.connector import translated_errors
+from app.engine.schema import missing_revisions
+from app.errors import ConfigurationError
+from app.observability.logging import configure_logging
+from app.tasks import procrastinate_app
+
+logger = logging.getLogger("app.worker")
+
+LOOK_AGAIN_SECONDS = 2.0
+
+
+def main() -> int:
+    """Perform runs until told to stop.
+
+    Returns:
+        The exit code: 0 when a stop was asked for, 78 when the settings are wrong.
+    """
+    try:
+        settings = get_settings()
+        configure_logging(settings)
+        uvloop.run(work(settings))
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the one line for whoever started it
+        return 78
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+async def work(settings: Settings) -> None:
+    async with procrastinate_app.open_async():
+        await schema_is_current()
+        logger.info("Worker started on %s", ", ".join(settings.queues or ["all queues"]))
+        await procrastinate_app.run_worker_async(queues=settings.queues)
+
+
+async def schema_is_current() -> None:
+    """Wait until the database has the schema that this code needs: migrations are run by somebody else."""
+    while True:
+        try:
+            with translated_errors():
+                missing = await missing_revisions(procrastinate_app.connector.engine)
+        except ConnectorException as error:
+            logger.warning("Waiting for the database: %r", error.__cause__)
+        else:
+            if not missing:
+                return
+            logger.warning(
+                "Waiting: the database lacks %s. Run: runledger db upgrade", ", ".join(sorted(missing))
+            )
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Every test has a database of its own: a clone of a template that Alembic made, on a real PostgreSQL.
+
+`TEST_DATABASE_URL=postgresql+asyncpg://user@host/postgres` runs the suite against another server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import httpx2
+import pytest
+from sqlalchemy import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.config import ROOT, Settings
+from app.embedded import EmbeddedPostgres
+from app.main import create_app
+from app.outbound.postgres.database import make_engine
+from tests.support.workshop import Workshop, open_workshop
+
+TEMPLATE = "runledger_template"
+# The tests lose no power: what is promised is that a process may die, not the machine.
+FAST = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "300",
+    "shared_buffers": "64MB",
+}
+
+
+@pytest.fixture(scope="session")
+def server(testrun: Path) -> Iterator[URL]:
+    """A PostgreSQL server, shared by the workers of a test run."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield make_url(given)
+        return
+    embedded = EmbeddedPostgres(testrun / "postgres", FAST)
+    embedded.ensure_running()
+    yield embedded.url
+    embedded.release()
+
+
+@pytest.fixture(scope="session")
+def testrun(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder shared by the workers of a test run; the last one removes it."""
+    uid = getattr(request.config, "workerinput", {}).get("testrunuid", uuid.uuid4().hex)
+    # Not pytest's own folder: root's is closed to the user that root runs PostgreSQL as.
+    folder = Path(tempfile.gettempdir()) / f"runledger-tests-{uid}"
+    folder.mkdir(mode=0o755, exist_ok=True)
+    yield folder
+    if not (folder / "postgres" / "postmaster.pid").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template(server: URL, testrun: Path) -> URL:
+    """The database that all others are clones of, made by Alembic once per test run."""
+    with (testrun / "template.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = testrun / "template.made"
+        if not made.exists():
+            _psql(server, f'DROP DATABASE IF EXISTS "{TEMPLATE}" WITH (FORCE)', f'CREATE DATABASE "{TEMPLATE}"')
+            alembic("upgrade", "heads", url=server.set(database=TEMPLATE))
+            made.touch()
+    return server.set(database=TEMPLATE)
+
+
+@pytest.fixture
+async def database(template: URL) -> AsyncIterator[URL]:
+    """A migrated, empty database."""
+    async with _created(template, template=TEMPLATE) as url:
+        yield url
+
+
+@pytest.fixture
+async def empty_database(server: URL) -> AsyncIterator[URL]:
+    """A database without a schema."""
+    async with _created(server, template="template0") as url:
+        yield url
+
+
+@pytest.fixture
+def settings(database: URL) -> Settings:
+    """Settings for tests: short times, no `.env`."""
+    return Settings(
+        _env_file=None,
+        environment="test",
+        database_url=database.render_as_string(hide_password=False),
+        poll_seconds=0.2,
+        heartbeat_seconds=0.5,
+        lease_seconds=2,
+        sweep_seconds=0.5,
+        grace_seconds=2,
+        db_timeout_seconds=5,
+    )
+
+
+@pytest.fixture
+async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    engine = make_engine(settings)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def workshop(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Workshop]:
+    """An app of our own kind, with actions to break, over a real database."""
+    async with open_workshop(engine, settings) as workshop:
+        yield workshop
+
+
+@pytest.fixture
+async def api(workshop: Workshop) -> AsyncIterator[httpx2.AsyncClient]:
+    """The API over the workshop, without a socket."""
+    app = create_app(workshop.settings, workshop.queue, workshop.action)
+    async with app.router.lifespan_context(app):
+        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+            yield client
+
+
+def alembic(*arguments: str, url: URL) -> subprocess.CompletedProcess[str]:
+    """Run the `alembic` command as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "DATABASE_URL": url.render_as_string(hide_password=False)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _created(server: URL, *, template: str) -> AsyncIterator[URL]:
+    name = f"t_{uuid.uuid4().hex}"
+    admin = server.set(database="postgres")
+    await _execute(admin, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    try:
+        yield server.set(database=name)
+    finally:
+        await _execute(admin, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+async def _execute(url: URL, statement: str) -> None:
+    connection = await asyncpg.connect(**_arguments(url))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _arguments(url: URL) -> dict[str, object]:
+    host = url.query.get("host", url.host)
+    return {"host": host, "port": url.port, "user": url.username, "password": url.password, "database": url.database}
+
+
+def _psql(server: URL, *statements: str) -> None:
+    import asyncio
+
+    for statement in statements:
+        asyncio.run(_execute(server.set(database="postgres"), statement))
