@@ -294,15 +294,16 @@ async def _(bench: Bench) -> None:
     assert await bench.app.job_manager.prune_stalled_workers(30) == [worker]
 
 
-@behaviour("old jobs are removed by the builtin task")
+@behaviour("jobs that ended long ago can be deleted")
 async def _(bench: Bench) -> None:
     await bench.task.defer_async()
     await bench.work()
+    await bench.app.job_manager.delete_old_jobs(nb_hours=2)
+    assert len(await bench.rows("SELECT 1 FROM procrastinate_jobs")) == 1
     async with bench.engine.begin() as connection:
         await connection.execute(text("UPDATE procrastinate_events SET at = now() - interval '3 hours'"))
-    await bench.app.tasks["procrastinate.builtin_tasks.remove_old_jobs"].defer_async(max_hours=2)
-    await bench.work()
-    assert await bench.rows("SELECT task_name FROM procrastinate_jobs WHERE task_name = 'test:note'") == []
+    await bench.app.job_manager.delete_old_jobs(nb_hours=2)
+    assert await bench.rows("SELECT 1 FROM procrastinate_jobs") == []
 
 
 @behaviour("jobs, queues, tasks and locks can be listed and counted")

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import sys
+from typing import Any
 
+import pytest
 from procrastinate.jobs import Status
 
 from app.engine.retry import Retry
+from app.errors import RateLimited, Rejected, Unavailable
+from app.runs.context import Run
 from tests.support.workshop import Workshop
 
 
@@ -22,3 +28,263 @@ async def test_a_submitted_run_is_performed_and_its_result_is_kept(workshop: Wor
     run = await workshop.get(run)
     assert (run.state, run.result, run.attempt, run.error) == ("succeeded", "hello Ada", 1, None)
     assert await workshop.states(run) == ["queued", "running", "succeeded"]
+
+
+async def test_an_error_is_kept_as_a_problem_and_tried_again(workshop: Workshop) -> None:
+    tries: list[int] = []
+
+    @workshop.action(retry=Retry(max_attempts=3))
+    async def shaky(run: Run) -> int:
+        tries.append(run.attempt)
+        if run.attempt < 3:
+            raise ConnectionError("the line is bad")
+        return run.attempt
+
+    run = await workshop.submit("shaky")
+    await workshop.drain()
+    between = await workshop.get(run)
+    assert between.state == "retrying"
+    assert between.error == {
+        "type": "/problems/connection",
+        "title": "Connection error",
+        "detail": "the line is bad",
+    }
+    await workshop.drain_all()
+    run = await workshop.get(run)
+    assert (run.state, run.result, run.error, tries) == ("succeeded", 3, None, [1, 2, 3])
+
+
+async def test_after_the_last_attempt_the_run_has_failed_and_the_traceback_is_kept_apart(workshop: Workshop) -> None:
+    @workshop.action(retry=Retry(max_attempts=2))
+    async def broken() -> None:
+        raise ZeroDivisionError("by zero")
+
+    run = await workshop.submit("broken")
+    await workshop.drain_all()
+    run = await workshop.get(run)
+    assert (run.state, run.attempt) == ("failed", 2)
+    traceback = await workshop.value("SELECT traceback FROM action_runs")
+    assert 'raise ZeroDivisionError("by zero")' in traceback
+    assert "Traceback" not in run.model_dump_json()
+
+
+async def test_what_was_rejected_is_not_tried_again(workshop: Workshop) -> None:
+    @workshop.action()
+    async def refused() -> None:
+        raise Rejected("no such page")
+
+    run = await workshop.submit("refused")
+    await workshop.drain()
+    assert (await workshop.get(run)).state == "failed"
+
+
+async def test_retry_after_is_respected_by_the_clock_of_the_database(workshop: Workshop) -> None:
+    @workshop.action()
+    async def limited() -> None:
+        raise RateLimited("slow down", retry_after=600)
+
+    run = await workshop.submit("limited")
+    await workshop.drain()
+    assert await workshop.value(
+        "SELECT schedule_at BETWEEN now() + interval '595 seconds' AND now() + interval '601 seconds' FROM action_runs"
+    )
+    assert (await workshop.get(run)).state == "retrying"
+
+
+@pytest.mark.parametrize("escape", [SystemExit(3), asyncio.CancelledError("its own"), asyncio.TimeoutError()])
+async def test_whatever_an_action_raises_ends_the_run_and_not_the_worker(
+    workshop: Workshop, escape: BaseException
+) -> None:
+    @workshop.action(retry=Retry(max_attempts=1))
+    async def escapes() -> None:
+        raise escape
+
+    @workshop.action()
+    async def fine() -> None: ...
+
+    bad, good = await workshop.submit("escapes"), await workshop.submit("fine")
+    await workshop.drain(concurrency=1)
+    assert (await workshop.get(bad)).state == "failed"
+    assert (await workshop.get(good)).state == "succeeded"
+
+
+async def test_a_running_run_that_is_cancelled_stops(workshop: Workshop) -> None:
+    started = asyncio.Event()
+
+    @workshop.action()
+    async def endless() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    run = await workshop.submit("endless")
+    async with workshop.working():
+        await started.wait()
+        await workshop.queue.job_manager.cancel_job_by_id_async(
+            await workshop.value("SELECT job_id FROM action_runs"), abort=True
+        )
+        await reaches(workshop, run.id, "cancelled")
+    run = await workshop.get(run)
+    assert (run.state, run.error) == ("cancelled", None)
+    assert [state for state in await workshop.states(run)] == ["queued", "running", "running", "cancelled"]
+
+
+async def test_a_worker_told_to_stop_puts_its_runs_back_and_gives_the_attempt_back(workshop: Workshop) -> None:
+    started = asyncio.Event()
+
+    @workshop.action(retry=Retry(max_attempts=1))
+    async def long() -> str:
+        if not started.is_set():
+            started.set()
+            await asyncio.Event().wait()
+        return "done by another worker"
+
+    run = await workshop.submit("long")
+    async with workshop.working(shutdown_graceful_timeout=0.05):
+        await started.wait()
+    back = await workshop.get(run)
+    assert (back.state, back.attempt) == ("queued", 0)
+    await workshop.drain()
+    run = await workshop.get(run)
+    assert (run.state, run.attempt, run.result) == ("succeeded", 1, "done by another worker")
+
+
+async def test_a_worker_told_to_stop_lets_a_run_end_within_the_grace(workshop: Workshop) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    @workshop.action()
+    async def short() -> str:
+        started.set()
+        await go_on.wait()
+        return "in time"
+
+    run = await workshop.submit("short")
+    async with workshop.working(shutdown_graceful_timeout=30) as worker:
+        await started.wait()
+        worker.stop()
+        go_on.set()
+    assert (await workshop.get(run)).result == "in time"
+
+
+async def test_a_task_this_worker_does_not_have_is_put_back_for_later(workshop: Workshop) -> None:
+    await workshop.queue.configure_task("from_the_future", allow_unknown=True).defer_async()
+    await workshop.drain()
+    (row,) = await workshop.fetch("SELECT status, attempts, scheduled_at > now() AS later FROM procrastinate_jobs")
+    assert (row["status"], row["attempts"], row["later"]) == ("todo", 0, True)
+
+
+async def test_only_the_holder_can_end_a_run(workshop: Workshop) -> None:
+    """A worker that was taken for dead comes back: its result is not kept."""
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    @workshop.action()
+    async def slow(run: Run) -> str:
+        if run.attempt == 1:
+            started.set()
+            await go_on.wait()
+        return f"attempt {run.attempt}"
+
+    run = await workshop.submit("slow")
+    async with workshop.working():
+        await started.wait()
+        # As the rescue does when the worker is not heard of.
+        await workshop.execute("UPDATE procrastinate_jobs SET status = 'todo', attempts = attempts + 1")
+        await reaches(workshop, run.id, "succeeded")
+        go_on.set()
+    run = await workshop.get(run)
+    assert (run.result, run.attempt) == ("attempt 2", 2)
+    assert (await workshop.states(run)).count("succeeded") == 1
+
+
+async def test_the_runs_of_a_lost_worker_go_on_with_another(workshop: Workshop) -> None:
+    @workshop.action()
+    async def work(run: Run) -> int:
+        return run.attempt
+
+    run = await workshop.submit("work")
+    await lose_worker(workshop)
+    async with workshop.working():
+        await reaches(workshop, run.id, "succeeded")
+    run = await workshop.get(run)
+    assert (run.result, await workshop.value("SELECT crashes FROM action_runs")) == (2, 1)
+    assert (await workshop.events(run))[2]["data"]["error"]["type"] == "/problems/worker-lost"
+
+
+async def test_a_run_whose_workers_are_lost_too_often_has_failed(workshop: Workshop) -> None:
+    @workshop.action()
+    async def poison() -> None: ...
+
+    run = await workshop.submit("poison")
+    await workshop.execute("UPDATE action_runs SET crashes = :n", n=workshop.settings.crash_cap - 1)
+    await lose_worker(workshop)
+    async with workshop.working():
+        await reaches(workshop, run.id, "failed")
+    error = (await workshop.get(run)).error
+    assert error is not None
+    assert error["title"] == "The worker was lost"
+
+
+async def test_a_worker_that_was_taken_for_dead_puts_its_row_back(workshop: Workshop) -> None:
+    @workshop.action()
+    async def fine() -> None: ...
+
+    async with workshop.working(update_heartbeat_interval=0.01) as worker:
+        while worker.worker_id is None:
+            await asyncio.sleep(0)
+        await workshop.execute("DELETE FROM procrastinate_workers")
+        while not await workshop.value("SELECT id FROM procrastinate_workers"):
+            await asyncio.sleep(0)
+        run = await workshop.submit("fine")
+        await reaches(workshop, run.id, "succeeded")
+
+
+async def test_a_side_task_that_breaks_is_started_again(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[int] = []
+
+    async def beat(worker_id: int) -> None:
+        beats.append(worker_id)
+        raise OSError("the network is gone")
+
+    monkeypatch.setattr(workshop.queue.job_manager, "update_heartbeat", beat)
+
+    @workshop.action()
+    async def fine() -> None: ...
+
+    async with workshop.working(update_heartbeat_interval=0.01):
+        while len(beats) < 2:
+            await asyncio.sleep(0)
+        run = await workshop.submit("fine")
+        await reaches(workshop, run.id, "succeeded")
+
+
+async def test_a_retry_that_would_wait_twice_under_its_queueing_lock_is_superseded(workshop: Workshop) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    @workshop.action(queueing_lock="one waits")
+    async def sync() -> None:
+        started.set()
+        await go_on.wait()
+        raise Unavailable("not now")
+
+    first = await workshop.submit("sync")
+    async with workshop.working(concurrency=1):
+        await started.wait()
+        second = await workshop.submit("sync")
+        go_on.set()
+        await reaches(workshop, first.id, "failed")
+        await reaches(workshop, second.id, "retrying")
+    error = (await workshop.get(first)).error
+    assert error is not None
+    assert error["title"] == "Superseded"
+
+
+async def lose_worker(workshop: Workshop) -> None:
+    """Claim what waits with a worker that is then never heard of again."""
+    worker = await workshop.queue.job_manager.register_worker()
+    assert await workshop.queue.job_manager.fetch_job(queues=None, worker_id=worker)
+    await workshop.execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
+
+
+async def reaches(workshop: Workshop, run_id: str, state: str) -> None:
+    async with asyncio.timeout(20):
+        while (await workshop.get(run_id)).state != state:
+            await asyncio.sleep(0)
