@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -21,12 +22,12 @@ import httpx2
 import pytest
 from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.workshop import Workshop, open_workshop
 
 from app.config import ROOT, Settings
 from app.embedded import EmbeddedPostgres
 from app.main import create_app
 from app.outbound.postgres.database import make_engine
-from tests.support.workshop import Workshop, open_workshop
 
 TEMPLATE = "runledger_template"
 # The tests lose no power: what is promised is that a process may die, not the machine.
@@ -167,7 +168,5 @@ def _arguments(url: URL) -> dict[str, object]:
 
 
 def _psql(server: URL, *statements: str) -> None:
-    import asyncio
-
     for statement in statements:
         asyncio.run(_execute(server.set(database="postgres"), statement))

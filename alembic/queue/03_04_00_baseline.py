@@ -54,6 +54,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError(
-        "Procrastinate's scripts only go forward: restore a backup, or drop the database."
-    )
+    raise NotImplementedError("Procrastinate's scripts only go forward: restore a backup, or drop the database.")

@@ -249,9 +249,7 @@ def create_tables() -> None:
         sa.Column("result", JSONB),
         sa.Column("finished_at", TIME, server_default=sa.text("clock_timestamp()"), nullable=False),
         sa.PrimaryKeyConstraint("run_id", "name", name="pk_run_steps"),
-        sa.ForeignKeyConstraint(
-            ["run_id"], ["action_runs.id"], name="fk_run_steps_run_id", ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["run_id"], ["action_runs.id"], name="fk_run_steps_run_id", ondelete="CASCADE"),
     )
 
 
@@ -263,8 +261,6 @@ def downgrade() -> None:
     op.drop_table("run_events")
     op.drop_table("action_runs")
     op.execute("DROP FUNCTION runledger_events_inserted_v1()")
-    op.execute(
-        "DROP FUNCTION runledger_run_state_v1(procrastinate_job_status, integer, timestamptz, boolean)"
-    )
+    op.execute("DROP FUNCTION runledger_run_state_v1(procrastinate_job_status, integer, timestamptz, boolean)")
     op.execute("DROP FUNCTION runledger_new_run_id_v1()")
     op.execute("DROP SEQUENCE runledger_run_numbers")

@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     allow_anonymous: bool = False
     """Serve without credentials on a bind that is not loopback."""
     roadmap_ai_secret: SecretStr | None = None
+    runledger_url: str | None = None
+    """Where the command line finds the API; not set: at `host` and `port`."""
 
     worker_queues: str = ""
     """Comma-separated; empty: all queues."""
@@ -119,7 +121,5 @@ def get_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = [
-            f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()
-        ]
+        faults = [f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
         raise ConfigurationError("Invalid settings. " + "; ".join(faults)) from None

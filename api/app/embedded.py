@@ -17,10 +17,10 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from sqlalchemy import URL
 
@@ -81,7 +81,7 @@ class EmbeddedPostgres:
                 shutil.rmtree(self.socket_dir, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[IO[str]]:
+    def _locked(self) -> Generator[IO[str]]:
         self.data.parent.mkdir(parents=True, exist_ok=True)
         with (self.data.parent / f"{self.data.name}.users").open("a+") as register:
             fcntl.flock(register, fcntl.LOCK_EX)
@@ -173,7 +173,7 @@ class _AlreadyExists(Exception):
     pass
 
 
-def _as_unprivileged_user() -> dict[str, object]:
+def _as_unprivileged_user() -> dict[str, Any]:
     if os.getuid():
         return {}
     account = pwd.getpwnam(_UNPRIVILEGED)

@@ -7,6 +7,7 @@
     │   ├── UnreadableBody   400   InvalidCursor    400   InvalidEventId   400
     │   ├── Unauthorized     401
     │   ├── UnknownAction    404   RunNotFound      404
+    │   ├── BodyTooLarge     413
     │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409
     │   └── InvalidInput     422   (with a JSON pointer for each fault)
     └── NotNow                   asking again later may help
@@ -41,6 +42,13 @@ class UnreadableBody(Refused):
 
     title = "The body cannot be read"
     status = 400
+
+
+class BodyTooLarge(Refused):
+    """The body is larger than 2 MiB. Put large inputs where the action can fetch them, and send the address."""
+
+    title = "The body is too large"
+    status = 413
 
 
 class InvalidCursor(Refused):

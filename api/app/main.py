@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from types import FrameType
 
 from fastapi import Depends, FastAPI
@@ -23,8 +23,6 @@ from app.routers.security import authenticate
 from app.runs.actions import Actions
 from app.runs.events import Bell
 from app.tasks import action, procrastinate_app
-
-LARGEST_BODY_BYTES = 1024 * 1024 * 2
 
 DESCRIPTION = """
 Submit an action, get a run id in milliseconds, watch the run to its end.
@@ -64,7 +62,6 @@ def create_app(
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        max_body_size=LARGEST_BODY_BYTES,
         redoc_url=None,
     )
     install_problem_handlers(app)
@@ -74,8 +71,15 @@ def create_app(
     return app
 
 
+def __getattr__(name: str) -> FastAPI:
+    """`uvicorn app.main:app`: made when asked for, not when this module is imported for its `create_app`."""
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)
+
+
 @contextlib.contextmanager
-def streams_end_on_signal(stopping: asyncio.Event) -> Iterator[None]:
+def streams_end_on_signal(stopping: asyncio.Event) -> Generator[None]:
     """Tell open streams to end as soon as the process is told to stop: uvicorn would wait for them for ever."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -96,9 +96,7 @@ async def sleep(
 
 
 @action(retry=Retry(max_attempts=5, base=1, cap=60))
-async def scrape_page(
-    run: Run, url: Annotated[HttpUrl, Field(examples=["https://example.com/"])]
-) -> ScrapedPage:
+async def scrape_page(run: Run, url: Annotated[HttpUrl, Field(examples=["https://example.com/"])]) -> ScrapedPage:
     """Fetch a page, robots.txt permitting: its title, description, main text and links."""
     return await scrape(run.clients.web, str(url))
 
@@ -119,9 +117,8 @@ async def count_words(
 @procrastinate_app.periodic(cron="17 3 * * *")
 @action(queue="maintenance", retry=Retry(max_attempts=3, base=60))
 async def prune_ledger(
-    days: Annotated[int, Field(ge=1)] = settings.retention_days, timestamp: int = 0
+    days: Annotated[int, Field(ge=1)] = settings.retention_days,
+    timestamp: int = 0,  # noqa: ARG001 - cron says which tick this is
 ) -> Pruned:
-    """Every night: delete runs that ended long ago. `timestamp` is the tick that it is for."""
-    return Pruned(
-        runs=await service.prune(procrastinate_app.connector.engine, older_than=timedelta(days=days))
-    )
+    """Every night: delete runs that ended long ago."""
+    return Pruned(runs=await service.prune(procrastinate_app.connector.engine, older_than=timedelta(days=days)))

@@ -43,7 +43,7 @@ async def work(settings: Settings) -> None:
     async with procrastinate_app.open_async():
         await schema_is_current()
         logger.info("Worker started on %s", ", ".join(settings.queues or ["all queues"]))
-        await procrastinate_app.run_worker_async(queues=settings.queues)
+        await procrastinate_app.run_worker_async(**({"queues": settings.queues} if settings.queues else {}))
 
 
 async def schema_is_current() -> None:
@@ -57,9 +57,7 @@ async def schema_is_current() -> None:
         else:
             if not missing:
                 return
-            logger.warning(
-                "Waiting: the database lacks %s. Run: runledger db upgrade", ", ".join(sorted(missing))
-            )
+            logger.warning("Waiting: the database lacks %s. Run: runledger db upgrade", ", ".join(sorted(missing)))
         await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
 

@@ -17,11 +17,12 @@ from procrastinate import exceptions
 from procrastinate.jobs import Status
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from tests.support.eventually import eventually
+from tests.support.workshop import Workshop
 
 from app.config import Settings
 from app.engine.connector import SQLAlchemyAsyncConnector, translate
 from app.outbound.postgres.database import make_engine
-from tests.support.workshop import Workshop
 
 WORKER = {"wait": False, "install_signal_handlers": False, "listen_notify": False}
 
@@ -386,10 +387,12 @@ async def test_a_job_deferred_while_the_listener_was_cut_off_is_found_when_it_li
         await listening(workshop)
         async with workshop.engine.begin() as connection:
             # Cut it off and insert in one transaction: the NOTIFY is sent to nobody.
-            await connection.execute(text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE query LIKE 'LISTEN%' AND datname = current_database()"
-            ))
+            await connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+                )
+            )
             await workshop.action["ring"].task.configure(connection=connection).defer_async()
         await asyncio.wait_for(performed.wait(), 10)
 
@@ -462,7 +465,5 @@ def test_psycopg_placeholders_become_asyncpg_ones(query: str, sql: str, paramete
 
 async def listening(workshop: Workshop) -> None:
     """Wait until a worker listens."""
-    while not await workshop.value(
-        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
-    ):
-        await asyncio.sleep(0)
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+    await eventually(lambda: workshop.value(sql))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import sys
-from typing import Any
 
 import pytest
-from procrastinate.jobs import Status
+from tests.support.eventually import eventually
+from tests.support.workshop import Workshop
 
 from app.engine.retry import Retry
 from app.errors import RateLimited, Rejected, Unavailable
 from app.runs.context import Run
-from tests.support.workshop import Workshop
 
 
 async def test_a_submitted_run_is_performed_and_its_result_is_kept(workshop: Workshop) -> None:
@@ -91,7 +88,7 @@ async def test_retry_after_is_respected_by_the_clock_of_the_database(workshop: W
     assert (await workshop.get(run)).state == "retrying"
 
 
-@pytest.mark.parametrize("escape", [SystemExit(3), asyncio.CancelledError("its own"), asyncio.TimeoutError()])
+@pytest.mark.parametrize("escape", [SystemExit(3), asyncio.CancelledError("its own"), TimeoutError()])
 async def test_whatever_an_action_raises_ends_the_run_and_not_the_worker(
     workshop: Workshop, escape: BaseException
 ) -> None:
@@ -122,10 +119,10 @@ async def test_a_running_run_that_is_cancelled_stops(workshop: Workshop) -> None
         await workshop.queue.job_manager.cancel_job_by_id_async(
             await workshop.value("SELECT job_id FROM action_runs"), abort=True
         )
-        await reaches(workshop, run.id, "cancelled")
+        await workshop.reaches(run, "cancelled")
     run = await workshop.get(run)
     assert (run.state, run.error) == ("cancelled", None)
-    assert [state for state in await workshop.states(run)] == ["queued", "running", "running", "cancelled"]
+    assert await workshop.states(run) == ["queued", "running", "running", "cancelled"]
 
 
 async def test_a_worker_told_to_stop_puts_its_runs_back_and_gives_the_attempt_back(workshop: Workshop) -> None:
@@ -188,7 +185,7 @@ async def test_only_the_holder_can_end_a_run(workshop: Workshop) -> None:
         await started.wait()
         # As the rescue does when the worker is not heard of.
         await workshop.execute("UPDATE procrastinate_jobs SET status = 'todo', attempts = attempts + 1")
-        await reaches(workshop, run.id, "succeeded")
+        await workshop.reaches(run, "succeeded")
         go_on.set()
     run = await workshop.get(run)
     assert (run.result, run.attempt) == ("attempt 2", 2)
@@ -203,7 +200,7 @@ async def test_the_runs_of_a_lost_worker_go_on_with_another(workshop: Workshop) 
     run = await workshop.submit("work")
     await lose_worker(workshop)
     async with workshop.working():
-        await reaches(workshop, run.id, "succeeded")
+        await workshop.reaches(run, "succeeded")
     run = await workshop.get(run)
     assert (run.result, await workshop.value("SELECT crashes FROM action_runs")) == (2, 1)
     assert (await workshop.events(run))[2]["data"]["error"]["type"] == "/problems/worker-lost"
@@ -217,7 +214,7 @@ async def test_a_run_whose_workers_are_lost_too_often_has_failed(workshop: Works
     await workshop.execute("UPDATE action_runs SET crashes = :n", n=workshop.settings.crash_cap - 1)
     await lose_worker(workshop)
     async with workshop.working():
-        await reaches(workshop, run.id, "failed")
+        await workshop.reaches(run, "failed")
     error = (await workshop.get(run)).error
     assert error is not None
     assert error["title"] == "The worker was lost"
@@ -227,21 +224,22 @@ async def test_a_worker_that_was_taken_for_dead_puts_its_row_back(workshop: Work
     @workshop.action()
     async def fine() -> None: ...
 
-    async with workshop.working(update_heartbeat_interval=0.01) as worker:
-        while worker.worker_id is None:
-            await asyncio.sleep(0)
+    async with workshop.working(update_heartbeat_interval=0.01):
+        await eventually(lambda: workshop.value("SELECT id FROM procrastinate_workers"))
         await workshop.execute("DELETE FROM procrastinate_workers")
-        while not await workshop.value("SELECT id FROM procrastinate_workers"):
-            await asyncio.sleep(0)
+        await eventually(lambda: workshop.value("SELECT id FROM procrastinate_workers"))
         run = await workshop.submit("fine")
-        await reaches(workshop, run.id, "succeeded")
+        await workshop.reaches(run, "succeeded")
 
 
 async def test_a_side_task_that_breaks_is_started_again(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = asyncio.Event()
     beats: list[int] = []
 
     async def beat(worker_id: int) -> None:
         beats.append(worker_id)
+        if len(beats) == 2:
+            twice.set()
         raise OSError("the network is gone")
 
     monkeypatch.setattr(workshop.queue.job_manager, "update_heartbeat", beat)
@@ -250,10 +248,9 @@ async def test_a_side_task_that_breaks_is_started_again(workshop: Workshop, monk
     async def fine() -> None: ...
 
     async with workshop.working(update_heartbeat_interval=0.01):
-        while len(beats) < 2:
-            await asyncio.sleep(0)
+        await twice.wait()
         run = await workshop.submit("fine")
-        await reaches(workshop, run.id, "succeeded")
+        await workshop.reaches(run, "succeeded")
 
 
 async def test_a_retry_that_would_wait_twice_under_its_queueing_lock_is_superseded(workshop: Workshop) -> None:
@@ -270,8 +267,8 @@ async def test_a_retry_that_would_wait_twice_under_its_queueing_lock_is_supersed
         await started.wait()
         second = await workshop.submit("sync")
         go_on.set()
-        await reaches(workshop, first.id, "failed")
-        await reaches(workshop, second.id, "retrying")
+        await workshop.reaches(first, "failed")
+        await workshop.reaches(second, "retrying")
     error = (await workshop.get(first)).error
     assert error is not None
     assert error["title"] == "Superseded"
@@ -282,9 +279,3 @@ async def lose_worker(workshop: Workshop) -> None:
     worker = await workshop.queue.job_manager.register_worker()
     assert await workshop.queue.job_manager.fetch_job(queues=None, worker_id=worker)
     await workshop.execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
-
-
-async def reaches(workshop: Workshop, run_id: str, state: str) -> None:
-    async with asyncio.timeout(20):
-        while (await workshop.get(run_id)).state != state:
-            await asyncio.sleep(0)

@@ -6,10 +6,10 @@ import datetime
 
 import pytest
 from procrastinate.jobs import Status
+from tests.support.workshop import Workshop
 
 from app.engine.retry import Retry
 from app.runs.schemas import RunCreate, RunRead
-from tests.support.workshop import Workshop
 
 
 @pytest.fixture(autouse=True)
@@ -123,9 +123,7 @@ async def test_abort_and_retry_together_end_as_cancelled(workshop: Workshop) -> 
     asked = await workshop.get(run)
     assert asked.state == "running"
     assert (await workshop.events(run))[-1]["data"]["cancel_requested"] is True
-    await workshop.queue.job_manager.retry_job_by_id_async(
-        job_id=job.id, retry_at=datetime.datetime.now(datetime.UTC)
-    )
+    await workshop.queue.job_manager.retry_job_by_id_async(job_id=job.id, retry_at=datetime.datetime.now(datetime.UTC))
     assert (await workshop.get(run)).state == "cancelled"
 
 
@@ -164,9 +162,7 @@ async def test_a_scheduled_run_is_queued_when_its_time_has_come(workshop: Worksh
 
 
 async def test_ten_thousand_ids_made_in_one_second_are_all_different(workshop: Workshop) -> None:
-    made = await workshop.value(
-        "SELECT count(DISTINCT runledger_new_run_id_v1()) FROM generate_series(1, 10000)"
-    )
+    made = await workshop.value("SELECT count(DISTINCT runledger_new_run_id_v1()) FROM generate_series(1, 10000)")
     assert made == 10_000
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.eventually import eventually
 
 from app.config import Settings
 from app.engine.app import App
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.worker import Worker
-from app.outbound.clients import Clients, open_clients
+from app.outbound.clients import open_clients
 from app.runs import service
 from app.runs.actions import Actions
 from app.runs.problems import describe
@@ -30,8 +31,6 @@ class Workshop:
     engine: AsyncEngine
     queue: App
     action: Actions
-    clients: Clients | None = None
-    _workers: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def submit(self, action: str, /, **params: Any) -> RunRead:
         """Submit with the action's own options."""
@@ -50,7 +49,9 @@ class Workshop:
     async def drain_all(self) -> None:
         """Perform what waits, and what is scheduled or to be retried, as if its time had come."""
         while True:
-            await self.execute("UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo' AND scheduled_at > now()")
+            await self.execute(
+                "UPDATE procrastinate_jobs SET scheduled_at = now() WHERE status = 'todo' AND scheduled_at > now()"
+            )
             if not await self.fetch("SELECT 1 FROM procrastinate_jobs WHERE status = 'todo'"):
                 return
             await self.drain()
@@ -67,6 +68,17 @@ class Workshop:
             finally:
                 worker.stop()
                 await task
+
+    async def reaches(self, run: RunRead, state: str) -> RunRead:
+        """Wait until somebody has brought the run there."""
+
+        async def there() -> RunRead | None:
+            now = await self.get(run)
+            return now if now.state == state else None
+
+        found = await eventually(there)
+        assert found is not None
+        return found
 
     async def execute(self, sql: str, **arguments: Any) -> None:
         async with self.engine.begin() as connection:

@@ -26,8 +26,8 @@ class App(procrastinate.App):
         worker_options: what our worker takes beyond Procrastinate's options.
     """
 
-    connector: SQLAlchemyAsyncConnector
-    job_manager: JobManager
+    connector: SQLAlchemyAsyncConnector  # pyright: ignore[reportIncompatibleVariableOverride]
+    job_manager: JobManager  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(
         self,
@@ -39,16 +39,15 @@ class App(procrastinate.App):
         worker_defaults: WorkerOptions,
     ) -> None:
         super().__init__(connector=connector, worker_defaults=worker_defaults)
-        self.job_manager = JobManager(connector)
+        self.job_manager = JobManager(connector)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._describe = describe
         self._resources = resources
         self._worker_options = worker_options
 
     @override
     def _worker(self, **options: Unpack[WorkerOptions]) -> Worker:
-        return Worker(
-            app=self, describe=self._describe, **self._worker_options, **{**self.worker_defaults, **options}
-        )
+        merged: dict[str, Any] = {**self._worker_options, **self.worker_defaults, **options}
+        return Worker(app=self, describe=self._describe, **merged)
 
     @override
     async def run_worker_async(self, **options: Unpack[WorkerOptions]) -> None:

@@ -34,9 +34,7 @@ class SQLAlchemyAsyncConnector(BaseAsyncConnector):
 
     def __init__(self, engine: AsyncEngine, *, timeout: float = 10) -> None:
         if engine.dialect.driver != "asyncpg":
-            raise ValueError(
-                f"The engine must use asyncpg (postgresql+asyncpg://…), not {engine.dialect.driver}."
-            )
+            raise ValueError(f"The engine must use asyncpg (postgresql+asyncpg://…), not {engine.dialect.driver}.")
         self.engine = engine
         self.timeout = timeout
 
@@ -109,9 +107,7 @@ class SQLAlchemyAsyncConnector(BaseAsyncConnector):
             async with asyncio.timeout(self.timeout):
                 return await self._send(await _connection_of(connection), query, arguments)
 
-    async def _send(
-        self, connection: AsyncConnection, query: str, arguments: dict[str, Any]
-    ) -> list[dict[str, Any]]:
+    async def _send(self, connection: AsyncConnection, query: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
         statement = translate(query)
         result = await connection.exec_driver_sql(statement.sql, tuple(self._values(statement, arguments)))
         return [dict(row) for row in result.mappings()] if result.returns_rows else []
@@ -202,9 +198,7 @@ def translated_errors() -> Generator[None]:
         violation = _unique_violation(error)
         if violation is None:
             raise exceptions.ConnectorException from error
-        raise exceptions.UniqueViolation(
-            constraint_name=violation.constraint_name, queueing_lock=_queueing_lock(violation)
-        ) from error
+        raise _translated(violation) from error
 
 
 def _unique_violation(error: BaseException | None) -> asyncpg.UniqueViolationError | None:
@@ -213,14 +207,15 @@ def _unique_violation(error: BaseException | None) -> asyncpg.UniqueViolationErr
     return error
 
 
-def _queueing_lock(violation: asyncpg.UniqueViolationError) -> str | None:
-    if violation.constraint_name != manager.QUEUEING_LOCK_CONSTRAINT:
-        return None
-    match = _QUEUEING_LOCK.search(violation.detail or "")
-    return match["lock"] if match else None
+def _translated(violation: asyncpg.UniqueViolationError) -> exceptions.UniqueViolation:
+    # asyncpg sets what the server said as attributes, which its types do not know.
+    said: dict[str, Any] = vars(violation)
+    constraint = said.get("constraint_name")
+    match = _QUEUEING_LOCK.search(said.get("detail") or "") if constraint == manager.QUEUEING_LOCK_CONSTRAINT else None
+    return exceptions.UniqueViolation(constraint_name=constraint, queueing_lock=match["lock"] if match else None)
 
 
-async def _connection_of(connection: AsyncSession | AsyncConnection) -> AsyncConnection:
+async def _connection_of(connection: object) -> AsyncConnection:
     match connection:
         case AsyncSession():
             return await connection.connection()

@@ -35,9 +35,7 @@ class Listener:
         self._channels = channels
         self._timeout = timeout
 
-    async def run(
-        self, on_notification: Notify, on_listening: Callable[[], Awaitable[None]] | None = None
-    ) -> None:
+    async def run(self, on_notification: Notify, on_listening: Callable[[], Awaitable[None]] | None = None) -> None:
         """Deliver notifications until cancelled.
 
         A callback that raises is logged and does not end the listening: anybody who can connect can NOTIFY.
@@ -55,9 +53,7 @@ class Listener:
                     await self._deliver(inbox, on_notification)
             except _BROKEN as error:
                 failures += 1
-                logger.warning(
-                    "Listening on %s broke off, trying again: %r", ", ".join(self._channels), error
-                )
+                logger.warning("Listening on %s broke off, trying again: %r", ", ".join(self._channels), error)
                 await asyncio.sleep(random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.1 * 2**failures)))
 
     @contextlib.asynccontextmanager

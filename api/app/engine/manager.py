@@ -29,9 +29,7 @@ class JobManager(upstream.JobManager):
         try:
             return await super().fetch_job(queues, worker_id)
         except exceptions.ConnectorException as error:
-            logger.warning(
-                "No job could be claimed, trying again at the next poll: %r", error.__cause__ or error
-            )
+            logger.warning("No job could be claimed, trying again at the next poll: %r", error.__cause__ or error)
             return None
 
     async def end_job(self, job: jobs.Job, worker_id: int, ending: Ending) -> bool:

@@ -79,9 +79,7 @@ def named_scripts(revisions: ScriptDirectory) -> dict[str, str]:
 async def missing_revisions(engine: AsyncEngine) -> set[str]:
     """The newest revisions of this code that the database has not been upgraded to."""
     async with engine.connect() as connection:
-        recorded = await connection.run_sync(
-            lambda sync: MigrationContext.configure(sync).get_current_heads()
-        )
+        recorded = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_heads())
     return set(_revisions().get_heads()) - {revision.revision for revision in _applied(recorded)}
 
 
@@ -98,9 +96,7 @@ def _revisions() -> ScriptDirectory:
 def _verified(name: str, sha256: str) -> str:
     path = installed_scripts().get(name)
     if path is None:
-        raise ConfigurationError(
-            f"The installed procrastinate has no script {name}. Install what requirements/ pins."
-        )
+        raise ConfigurationError(f"The installed procrastinate has no script {name}. Install what requirements/ pins.")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ConfigurationError(

@@ -13,7 +13,7 @@ import random
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from procrastinate import exceptions, jobs, middleware, tasks, utils
 from procrastinate import worker as upstream
@@ -44,9 +44,7 @@ class Worker(upstream.Worker):
         options: those of Procrastinate's `Worker`.
     """
 
-    def __init__(
-        self, *, describe: Describe, sweep_interval: float = 10, crash_cap: int = 3, **options: Any
-    ) -> None:
+    def __init__(self, *, describe: Describe, sweep_interval: float = 10, crash_cap: int = 3, **options: Any) -> None:
         super().__init__(**options)
         self._describe = describe
         self._sweep_interval = sweep_interval
@@ -99,9 +97,7 @@ class Worker(upstream.Worker):
 
         return await middleware.compose(self.worker_middleware, call, context, self)()
 
-    def _cancelled(
-        self, task: tasks.Task[..., Any, ...], context: JobContext, error: asyncio.CancelledError
-    ) -> Ending:
+    def _cancelled(self, task: tasks.Task[..., Any, ...], context: JobContext, error: asyncio.CancelledError) -> Ending:
         match context.abort_reason():
             case AbortReason.SHUTDOWN:
                 return Released()
@@ -135,9 +131,7 @@ class Worker(upstream.Worker):
                 ending = Failed(_SUPERSEDED)
             except exceptions.ConnectorException as error:
                 if time.monotonic() > give_up:
-                    logger.exception(
-                        "The end of job %s could not be written; it will be performed again", job.id
-                    )
+                    logger.exception("The end of job %s could not be written; it will be performed again", job.id)
                     break
                 logger.warning("The end of job %s is not written yet: %r", job.id, error.__cause__)
                 await asyncio.sleep(random.uniform(0.1, 1))
@@ -167,7 +161,7 @@ class Worker(upstream.Worker):
         return [asyncio.create_task(_for_ever(name, loop), name=name) for name, loop in loops.items()]
 
     @override
-    async def _update_heartbeat(self) -> None:
+    async def _update_heartbeat(self) -> NoReturn:
         while True:
             await asyncio.sleep(self.update_heartbeat_interval)
             assert self.worker_id is not None

@@ -14,7 +14,7 @@ from app.config import Settings
 
 _CALL = re.compile(r"(?P<job>[\w.:-]+\[(?:\d+|None)\])\(.*\)", re.DOTALL)
 _OURS = ("job_id", "action", "attempt", "seconds")
-_QUIET = ("httpx2", "httpcore2", "trafilatura", "htmldate", "asyncio", "alembic")
+_QUIET = ("procrastinate", "httpx2", "httpcore2", "trafilatura", "htmldate", "asyncio", "alembic")
 
 
 class WithoutArguments(logging.Filter):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi_rfc9457.server import problems
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -91,9 +91,11 @@ async def get_action(name: str, services: ServicesDep) -> ActionRead:
     operation_id="runAction",
     responses=problems(Unauthorized, UnreadableBody, UnknownAction, InvalidInput),
 )
-async def run_action(body: ActionRunCreate, services: ServicesDep, response: Response) -> ActionRunAccepted:
+async def run_action(
+    body: ActionRunCreate, services: ServicesDep, request: Request, response: Response
+) -> ActionRunAccepted:
     """Submit an action; poll `GET /actions/run/{run_id}` until its status is success, failed or cancelled."""
-    run = await accept(services, RunCreate(action=body.action, params=body.params), response)
+    run = await accept(services, RunCreate(action=body.action, params=body.params), request, response)
     response.headers["Location"] = f"/actions/run/{run.id}"
     return ActionRunAccepted(run_id=run.id, status=_STATUS[run.state])
 
@@ -107,9 +109,7 @@ async def get_action_run(run_id: RunId, services: ServicesDep, response: Respons
 
 
 def _translate(run: RunRead) -> ActionRunRead:
-    same = {
-        name: getattr(run, name) for name in ActionRunRead.model_fields if name not in ("run_id", "status")
-    }
+    same = {name: getattr(run, name) for name in ActionRunRead.model_fields if name not in ("run_id", "status")}
     return ActionRunRead(run_id=run.id, status=_STATUS[run.state], **same)
 
 

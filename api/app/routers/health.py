@@ -35,9 +35,7 @@ async def readyz(services: ServicesDep) -> Health:
     async with asyncio.timeout(PATIENCE_SECONDS):
         missing = await missing_revisions(services.engine)
     if missing:
-        raise DatabaseBehind(
-            detail=f"The database lacks {', '.join(sorted(missing))}. Run: runledger db upgrade"
-        )
+        raise DatabaseBehind(detail=f"The database lacks {', '.join(sorted(missing))}. Run: runledger db upgrade")
     return Health(status="ready")
 
 

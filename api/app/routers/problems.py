@@ -83,7 +83,7 @@ def database_problem(error: BaseException) -> NotNow | None:
     said = _said_by_postgres(error)
     if isinstance(said, _BEHIND):
         return DatabaseBehind(detail="The database schema is behind. Run: runledger db upgrade")
-    if said is None or str(said.sqlstate or "08").startswith(_TRANSIENT):
+    if said is None or str(vars(type(said)).get("sqlstate") or "08").startswith(_TRANSIENT):
         return DatabaseUnavailable(detail="PostgreSQL does not answer. Nothing was stored; ask again.")
     return None
 

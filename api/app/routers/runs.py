@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi_rfc9457.server import problems
-from opentelemetry import propagate
 from pydantic import Field
 
 from app.errors import (
     AlreadyQueued,
+    BodyTooLarge,
     DatabaseUnavailable,
     InvalidCursor,
     InvalidEventId,
@@ -25,10 +25,11 @@ from app.errors import (
     UnknownAction,
     UnreadableBody,
 )
+from app.observability.tracing import carried_trace
 from app.routers.dependencies import Services, ServicesDep
 from app.routers.problems import NothingMore
 from app.routers.strict import StrictRoute
-from app.runs import queries, service
+from app.runs import service
 from app.runs.events import follow
 from app.runs.schemas import EventRead, RunCreate, RunPage, RunRead
 from app.runs.state import RunState
@@ -50,12 +51,12 @@ class RunReadWithTraceback(RunRead):
     status_code=202,
     operation_id="submitRun",
     responses=problems(
-        Unauthorized, UnreadableBody, UnknownAction, InvalidInput, AlreadyQueued, DatabaseUnavailable
+        Unauthorized, UnreadableBody, BodyTooLarge, UnknownAction, InvalidInput, AlreadyQueued, DatabaseUnavailable
     ),
 )
-async def submit_run(body: RunCreate, services: ServicesDep, response: Response) -> RunRead:
+async def submit_run(body: RunCreate, services: ServicesDep, request: Request, response: Response) -> RunRead:
     """Submit an action. The run is stored when the answer arrives; a worker performs it."""
-    return await accept(services, body, response)
+    return await accept(services, body, request, response)
 
 
 @router.get("", operation_id="listRuns", responses=problems(Unauthorized, InvalidCursor, InvalidInput))
@@ -131,11 +132,7 @@ async def events_after(
         NothingMore: the run has ended, and the client has seen its last event.
     """
     after = _event_id(last_event_id)
-    async with services.engine.connect() as connection:
-        row = await queries.get_run(connection, run_id)
-    if row is None:
-        raise RunNotFound(detail="There is no run with that id.")
-    if RunState(row.state).is_final and after >= row.last_seq:
+    if await service.has_ended_at(services.engine, run_id, after):
         raise NothingMore
     return after
 
@@ -161,17 +158,15 @@ async def follow_run(
         match item:
             case EventRead(seq=seq):
                 last = seq
-                yield ServerSentEvent(id=str(seq), event=item.type, data={"at": item.at, **item.data})
+                yield ServerSentEvent(id=str(seq), event=item.type, data=item.model_dump(mode="json", include={"at"}) | item.data)
             case RunRead():
                 yield ServerSentEvent(id=str(last), event="end", data=item)
 
 
-async def accept(services: Services, body: RunCreate, response: Response) -> RunRead:
+async def accept(services: Services, body: RunCreate, request: Request, response: Response) -> RunRead:
     """Submit for any door: 202, where the run is, and when to look."""
     action = services.actions.named(body.action)
-    carrier: dict[str, str] = {}
-    propagate.inject(carrier)
-    run = await service.submit(services.engine, action, body, trace_context=carrier or None)
+    run = await service.submit(services.engine, action, body, trace_context=carried_trace(request.headers))
     response.headers["Location"] = run.links.self
     when_to_look_again(run, response)
     return run

@@ -1,4 +1,4 @@
-"""Bodies that are JSON in UTF-8 and nothing else: no NaN, no UTF-16, no half surrogates."""
+"""Bodies that are JSON in UTF-8 and nothing else: no NaN, no UTF-16, no half surrogates, and not too large."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from pydantic_core import from_json
 from starlette.responses import Response
 from typing_extensions import override
 
+from app.errors import BodyTooLarge
+
+LARGEST_BODY_BYTES = 2 * 1024 * 1024
+
 
 class StrictRoute(APIRoute):
     """A route that reads its body strictly."""
@@ -21,12 +25,23 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:
-            return await handle(_StrictRequest(request.scope, request.receive))
+            strict = _StrictRequest(request.scope, request.receive)
+            await strict.read()
+            return await handle(strict)
 
         return handle_strictly
 
 
 class _StrictRequest(Request):
+    async def read(self) -> None:
+        """Read the body, and stop as soon as it is too large."""
+        body = bytearray()
+        async for chunk in self.stream():
+            body += chunk
+            if len(body) > LARGEST_BODY_BYTES:
+                raise BodyTooLarge(detail=f"The body is larger than {LARGEST_BODY_BYTES} bytes.")
+        self._body = bytes(body)
+
     @override
     async def json(self) -> Any:
         try:

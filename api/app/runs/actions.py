@@ -93,15 +93,13 @@ class Actions(Mapping[str, Action]):
 
     def _register(self, name: str, function: Perform, retry: Retry, options: dict[str, Any]) -> Action:
         if not NAME.fullmatch(name):
-            raise ValueError(
-                f"An action's name is 1 to 64 of a-z 0-9 _ . - and begins with a letter, not {name!r}."
-            )
+            raise ValueError(f"An action's name is 1 to 64 of a-z 0-9 _ . - and begins with a letter, not {name!r}.")
         signature = _Signature.of(name, function)
 
         async def perform(context: JobContext, /, **params: Any) -> Any:
             async with begin(context) as run:
                 result = await function(*signature.arguments(run, params))
-            return signature.output.dump_python(result, mode="json")
+            return signature.stored(result)
 
         task = self._app.task(name=name, retry=retry, pass_context=True, **options)(perform)
         description = inspect.getdoc(function) or ""
@@ -144,9 +142,7 @@ class _Signature:
     def of(cls, name: str, function: Perform) -> _Signature:
         hints = get_type_hints(function, include_extras=True)
         parameters = list(inspect.signature(function).parameters.values())
-        for missing in [p.name for p in parameters if p.name not in hints] + ["return"] * (
-            "return" not in hints
-        ):
+        for missing in [p.name for p in parameters if p.name not in hints] + ["return"] * ("return" not in hints):
             raise TypeError(f"Action {name!r}: {missing} needs a type hint.")
         takes_run = bool(parameters) and hints[parameters[0].name] is Run
         fields = parameters[1:] if takes_run else parameters
@@ -159,10 +155,14 @@ class _Signature:
             model = self.input.model_validate(params)
         except ValidationError as error:
             raise InvalidInput(errors=faults(error, "/params")) from None
-        values = (
-            [model] if self.takes_model else [getattr(model, field) for field in type(model).model_fields]
-        )
+        values = [model] if self.takes_model else [getattr(model, field) for field in type(model).model_fields]
         return [run, *values] if self.takes_run else values
+
+    def stored(self, result: Any) -> Any:
+        """The result as JSON that the database can keep."""
+        value = self.output.dump_python(result, mode="json")
+        check_storable(value, "/result")
+        return value
 
 
 def _is_model(hint: Any) -> bool:
@@ -171,8 +171,7 @@ def _is_model(hint: Any) -> bool:
 
 def _model(name: str, parameters: list[inspect.Parameter], hints: dict[str, Any]) -> type[BaseModel]:
     fields: dict[str, Any] = {
-        p.name: (hints[p.name], ... if p.default is inspect.Parameter.empty else p.default)
-        for p in parameters
+        p.name: (hints[p.name], ... if p.default is inspect.Parameter.empty else p.default) for p in parameters
     }
     title = "".join(part.capitalize() for part in re.split(r"[_.-]", name)) + "Input"
     return create_model(title, __config__=ConfigDict(extra="forbid"), **fields)

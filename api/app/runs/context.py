@@ -18,7 +18,7 @@ from app.outbound.clients import Clients
 from app.outbound.postgres.database import autocommit
 from app.runs import queries
 from app.runs.queries import Holder
-from app.runs.values import storable_text
+from app.runs.values import check_storable, storable_text
 
 PROGRESS_SECONDS = 0.25
 """Progress is written at most this often; the last word is always written."""
@@ -56,9 +56,7 @@ class Run:
         """Write a line of the run's history, shown to those who watch it. `fields` are JSON."""
         await self._append("log", {"level": level, "message": storable_text(message), **fields})
 
-    async def step(
-        self, name: str, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs
-    ) -> R:
+    async def step(self, name: str, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Do something once per run, however many attempts the run takes.
 
         The result is stored under `name` before this returns, and a later attempt gets the stored result. Names are
@@ -69,6 +67,7 @@ class Run:
             return result_type.validate_python(self._steps[name])
         result = await function(*args, **kwargs)
         stored = result_type.dump_python(result, mode="json")
+        check_storable(stored, f"/steps/{name}")
         async with autocommit(self._engine).connect() as connection:
             _held(await queries.insert_step(connection, self._holder, name=name, result=stored))
         self._steps[name] = stored
@@ -93,15 +92,11 @@ async def begin(context: JobContext) -> AsyncGenerator[Run]:
     engine, job = context.app.connector.engine, context.job
     assert job.id is not None and job.worker_id is not None
     async with autocommit(engine).connect() as connection:
-        found = await queries.get_held_run(
-            connection, job_id=job.id, worker_id=job.worker_id, attempt=job.attempts + 1
-        )
+        found = await queries.get_held_run(connection, job_id=job.id, worker_id=job.worker_id, attempt=job.attempts + 1)
     if found is None:
         raise RunLost
     holder, steps = found
-    run = Run(
-        engine, holder, steps=steps, clients=context.additional_context["clients"], action=job.task_name
-    )
+    run = Run(engine, holder, steps=steps, clients=context.additional_context["clients"], action=job.task_name)
     async with run._progress:
         yield run
 

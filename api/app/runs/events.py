@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -34,7 +34,7 @@ class Bell:
         await self._listener.run(self._on_notification, self._on_listening)
 
     @contextlib.contextmanager
-    def watch(self, run_id: str) -> Iterator[asyncio.Event]:
+    def watch(self, run_id: str) -> Generator[asyncio.Event]:
         """An event that is set whenever the run may have changed."""
         rung = asyncio.Event()
         self._watchers[run_id].add(rung)

@@ -113,9 +113,7 @@ class RunStep(Base):
 
     __tablename__ = "run_steps"
 
-    run_id: Mapped[str] = mapped_column(
-        ID, ForeignKey("action_runs.id", ondelete="CASCADE"), primary_key=True
-    )
+    run_id: Mapped[str] = mapped_column(ID, ForeignKey("action_runs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     #: The attempt that performed it.
     attempt: Mapped[int]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, func, literal_column, or_, select, text
+from sqlalchemy import Row, Text, bindparam, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.runs.models import ActionRun, RunEvent
@@ -86,7 +86,10 @@ async def list_runs(
     if queue is not None:
         statement = statement.where(ActionRun.queue == queue)
     if tag is not None:
-        statement = statement.where(ActionRun.tags.contains([tag]), ActionRun.tags != literal_column("'{}'"))
+        # The second condition is the index's own, without which it is not used.
+        statement = statement.where(
+            text("tags @> ARRAY[CAST(:tag AS text)] AND tags <> '{}'").bindparams(bindparam("tag", tag, Text()))
+        )
     if state is not None:
         statement = statement.where(_is_in(state))
     return list((await connection.execute(statement)).all())
@@ -118,9 +121,7 @@ async def get_held_run(
     return None if row is None else (Holder(row[0], worker_id, attempt), row[1])
 
 
-async def append_event(
-    connection: AsyncConnection, holder: Holder, *, type_: str, data: dict[str, Any]
-) -> bool:
+async def append_event(connection: AsyncConnection, holder: Holder, *, type_: str, data: dict[str, Any]) -> bool:
     """Write an event of a running attempt; one of type `progress` is also the run's progress.
 
     Returns:
@@ -138,9 +139,7 @@ async def append_event(
         SELECT id, last_seq, :type, CAST(:data AS jsonb) FROM held
         RETURNING seq
     """)
-    return (
-        await connection.execute(statement, _held(holder, type=type_, data=json.dumps(data)))
-    ).first() is not None
+    return (await connection.execute(statement, _held(holder, type=type_, data=json.dumps(data)))).first() is not None
 
 
 async def insert_step(connection: AsyncConnection, holder: Holder, *, name: str, result: Any) -> bool:
@@ -192,9 +191,7 @@ async def requeue_ended_job(connection: AsyncConnection, *, job_id: int) -> bool
     return (await connection.execute(statement, {"job_id": job_id})).first() is not None
 
 
-async def delete_ended_runs(
-    connection: AsyncConnection, *, state: RunState, older_than: timedelta, limit: int
-) -> int:
+async def delete_ended_runs(connection: AsyncConnection, *, state: RunState, older_than: timedelta, limit: int) -> int:
     """Delete the oldest runs that ended in `state` long ago, with their events, steps and jobs.
 
     Returns:

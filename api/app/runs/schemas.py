@@ -27,16 +27,12 @@ class RunCreate(BaseModel):
     )
 
     action: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    params: dict[str, Any] = Field(
-        default_factory=dict, description="The action's input; see `GET /actions`."
-    )
+    params: dict[str, Any] = Field(default_factory=dict, description="The action's input; see `GET /actions`.")
     queue: Name | None = Field(default=None, description="The action's own queue if not given.")
     priority: Annotated[int, Field(strict=True, ge=-32768, le=32767)] | None = Field(
         default=None, description="Higher first."
     )
-    lock: LockName | None = Field(
-        default=None, description="Runs of one lock are performed one after the other."
-    )
+    lock: LockName | None = Field(default=None, description="Runs of one lock are performed one after the other.")
     queueing_lock: LockName | None = Field(default=None, description="At most one run of it waits at a time.")
     schedule_at: AwareDatetime | None = Field(default=None, description="Not before this time.")
     tags: list[Tag] = Field(default_factory=list, max_length=20)

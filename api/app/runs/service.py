@@ -64,6 +64,16 @@ async def get_traceback(engine: AsyncEngine, run_id: str) -> str | None:
     return (await _row(engine, run_id)).traceback
 
 
+async def has_ended_at(engine: AsyncEngine, run_id: str, seq: int) -> bool:
+    """Whether a run has ended, and no event of it comes after `seq`.
+
+    Raises:
+        RunNotFound: there is none with that id.
+    """
+    row = await _row(engine, run_id)
+    return RunState(row.state).is_final and row.last_seq <= seq
+
+
 async def list_page(engine: AsyncEngine, *, limit: int, cursor: str | None, **filters: Any) -> RunPage:
     """A page of runs, newest first.
 
@@ -77,9 +87,7 @@ async def list_page(engine: AsyncEngine, *, limit: int, cursor: str | None, **fi
     async with autocommit(engine).connect() as connection:
         rows = await queries.list_runs(connection, limit=limit + 1, before=before, **filters)
     page = rows[:limit]
-    return RunPage(
-        items=[read_run(row) for row in page], next=_encode(page[-1].job_id) if len(rows) > limit else None
-    )
+    return RunPage(items=[read_run(row) for row in page], next=_encode(page[-1].job_id) if len(rows) > limit else None)
 
 
 async def cancel(engine: AsyncEngine, manager: JobManager, run_id: str) -> RunRead:

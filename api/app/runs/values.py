@@ -31,9 +31,7 @@ def _fault(value: Any, pointer: str, depth: int) -> Fault | None:
         case _ if depth == 0:
             return Fault(pointer=pointer, detail=f"Nested deeper than {DEEPEST} levels.", type="too_deep")
         case str() if not _is_text(value):
-            return Fault(
-                pointer=pointer, detail="Text may not contain NUL or lone surrogates.", type="unstorable_text"
-            )
+            return Fault(pointer=pointer, detail="Text may not contain NUL or lone surrogates.", type="unstorable_text")
         case float() if not math.isfinite(value):
             return Fault(pointer=pointer, detail="Numbers must be finite.", type="finite_number")
         case int() if abs(value) >= 2**63:
@@ -43,9 +41,7 @@ def _fault(value: Any, pointer: str, depth: int) -> Fault | None:
             valued = (_fault(item, f"{pointer}/{escape(key)}", depth - 1) for key, item in value.items())
             return next((fault for faults in (keyed, valued) for fault in faults if fault), None)
         case list():
-            return next(
-                (f for i, item in enumerate(value) if (f := _fault(item, f"{pointer}/{i}", depth - 1))), None
-            )
+            return next((f for i, item in enumerate(value) if (f := _fault(item, f"{pointer}/{i}", depth - 1))), None)
         case _:
             return None
 

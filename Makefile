@@ -1,0 +1,62 @@
+# Everything a developer does. `make` alone lists it. Needs Python 3.11 or newer with venv, nothing else.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
+PY := .venv/bin/python
+WORKERS ?= auto
+
+.PHONY: help demo up test check format lint types imports requirements openapi clean
+
+help: ## Show this list
+	@echo "Runledger: submit an action over HTTP, watch its run to the end. One PostgreSQL holds everything."
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.local ## See three runs end: starts everything, shows them live, stops everything
+	@$(PY) examples/demo.py
+
+up: .venv/.local ## Start the database, the API and a worker, and print the URL (Ctrl-C stops them)
+	@$(PY) -m app.cli up
+
+test: .venv/.dev ## Run the tests, on a real PostgreSQL that comes along
+	@$(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+check: lint types imports test ## Everything that must be green: format, lint, types, architecture, tests
+
+lint: .venv/.dev
+	@$(PY) -m ruff format --check --quiet . && $(PY) -m ruff check --quiet . && echo "lint: ok"
+
+types: .venv/.dev
+	@$(PY) -m basedpyright
+
+imports: .venv/.dev
+	@.venv/bin/lint-imports --no-timestamp 2>/dev/null || .venv/bin/lint-imports
+
+format: .venv/.dev ## Format the code and mend what can be mended
+	@$(PY) -m ruff format --quiet . && $(PY) -m ruff check --fix --quiet .
+
+openapi: .venv/.local ## Write docs/reference/openapi.json from the code
+	@$(PY) -m app.openapi > docs/reference/openapi.json
+
+requirements: .venv/.local ## Pin the newest versions that pyproject.toml allows, with hashes
+	@for group in "" local dev; do \
+		$(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+			--no-annotate pyproject.toml $${group:+--group $$group} -o requirements/$${group:-runtime}.txt; done
+
+clean: ## Remove what was set up: .venv and the embedded database
+	@rm -rf .venv .data .pytest_cache .ruff_cache .hypothesis
+
+.venv/.local: requirements/local.txt pyproject.toml
+	@$(call install,local)
+
+.venv/.dev: requirements/dev.txt pyproject.toml
+	@$(call install,dev)
+
+define install
+	test -n "$(PYTHON)" || { echo "Runledger needs Python 3.11 or newer with venv; set PYTHON=/path/to/python3."; exit 1; }; \
+	echo "Setting up .venv from requirements/$(1).txt (once; a minute or two) …"; \
+	test -x $(PY) || "$(PYTHON)" -m venv .venv; \
+	$(PY) -m pip install --disable-pip-version-check --quiet --progress-bar on --require-hashes -r requirements/$(1).txt && \
+	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e . && \
+	touch .venv/.$(1) && echo "Ready."
+endef

@@ -1,0 +1,53 @@
+"""The `runledger` command. Results go to stdout, everything else to stderr.
+
+Exit codes: 0 done, 1 it did not work, 2 wrong usage, 78 wrong settings, 130 interrupted.
+The modules imported here are light; what a command needs beyond them it imports when it runs, so that `--help`
+answers at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import typer
+
+from app.cli import actions, database, doctor, run, runs, serving, up
+from app.cli.failure import Failure
+from app.cli.screen import complain
+
+WRONG_SETTINGS = 78
+
+app = typer.Typer(
+    help="Submit an action, get a run id in milliseconds, watch the run to its end.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (up.up, serving.api, serving.worker, actions.actions, run.run, doctor.doctor):
+    app.command()(command)
+app.add_typer(runs.app, name="runs")
+app.add_typer(database.app, name="db")
+
+
+def main() -> None:
+    """Run the command line, and end the process with an exit code."""
+    # As Ctrl-C does: what was started is stopped, where the default would leave it running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app(prog_name="runledger")
+    except Failure as failure:
+        complain(failure)
+        sys.exit(failure.code)
+    except Exception as error:
+        failure = _wrong_settings(error)
+        if failure is None:
+            raise
+        complain(failure)
+        sys.exit(failure.code)
+
+
+def _wrong_settings(error: Exception) -> Failure | None:
+    from app.errors import ConfigurationError
+
+    return Failure(str(error), code=WRONG_SETTINGS) if isinstance(error, ConfigurationError) else None

@@ -1,0 +1,20 @@
+"""What ends a command early."""
+
+from __future__ import annotations
+
+
+class Failure(Exception):
+    """A command cannot do what was asked, told to the person who asked.
+
+    `message` is what is wrong, `advice` what to do next, `code` the exit code.
+    """
+
+    def __init__(self, message: str, advice: str | None = None, *, code: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+        self.code = code
+
+
+class NotReached(Failure):
+    """The API does not answer now; asking again may help."""

@@ -1,0 +1,90 @@
+"""`runledger run`: submit a run, and perhaps wait for its end."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.connection import connect
+from app.cli.events import reason
+from app.cli.failure import Failure
+from app.cli.inputs import read_params
+from app.cli.screen import say, show, show_json, stderr
+
+INTERRUPTED = 130
+
+_INPUT = "key=value (JSON, else text), key=@file (its text), @file or - (a JSON object in a file, on stdin)."
+
+
+def run(
+    action: Annotated[str, typer.Argument(help="What to do; `runledger actions` lists it.")],
+    inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=_INPUT)] = None,
+    queue: Annotated[str | None, typer.Option(help="Another queue than the action's own.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher first.")] = None,
+    lock: Annotated[str | None, typer.Option(help="Runs of one lock go one after the other.")] = None,
+    tags: Annotated[list[str] | None, typer.Option("--tag", help="To find it by; may be repeated.")] = None,
+    at: Annotated[str | None, typer.Option(help="Not before, like 2030-01-31T08:00.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Watch it, and print its result.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the run as JSON.")] = False,
+) -> None:
+    """Submit a run and print its id; with --wait its result. Ctrl-C while waiting leaves the run alone."""
+    options = {"queue": queue, "priority": priority, "lock": lock, "tags": tags, "schedule_at": at and _time(at)}
+    request = {"action": action, "params": read_params(inputs or [])}
+    submitted, url = asyncio.run(
+        _submit(request | {name: value for name, value in options.items() if value is not None})
+    )
+    if wait:
+        _show_end(_wait(submitted, url), as_json=as_json)
+    elif as_json:
+        show_json(submitted)
+    else:
+        show(submitted["id"])
+
+
+async def _submit(request: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The run and its URL."""
+    async with connect() as client:
+        submitted = await client.post("/runs", request)
+        return submitted, client.url + submitted["links"]["self"]
+
+
+def _wait(submitted: dict[str, Any], url: str) -> dict[str, Any]:
+    """The run at its end."""
+    try:
+        return asyncio.run(_watch(submitted))
+    except KeyboardInterrupt:
+        say(f"The run goes on: {url}")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+async def _watch(submitted: dict[str, Any]) -> dict[str, Any]:
+    from app.cli.watching import display_on, watch
+
+    async with connect() as client:
+        with display_on(stderr) as display:
+            say(submitted["id"])
+            return await watch(client, submitted, display, label=submitted["action"])
+
+
+def _show_end(ended: dict[str, Any], *, as_json: bool) -> None:
+    succeeded = ended["state"] == "succeeded"
+    if as_json:
+        show_json(ended)
+    elif succeeded:
+        show_json(ended["result"])
+    if not succeeded:
+        raise Failure(_why(ended), f"More: runledger runs get {ended['id']} --traceback")
+
+
+def _why(ended: dict[str, Any]) -> str:
+    return reason(ended["error"]) if ended["error"] else f"The run was {ended['state']}."
+
+
+def _time(written: str) -> str:
+    try:
+        return datetime.fromisoformat(written).astimezone().isoformat()
+    except ValueError:
+        raise typer.BadParameter(f"--at {written!r} is not a time like 2030-01-31T08:00.") from None

@@ -1,0 +1,139 @@
+"""`runledger runs …`: look at runs, cancel them, retry them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from app.cli.connection import connect
+from app.cli.events import clock, line, reason
+from app.cli.screen import say, show, show_json, show_json_line, show_table
+
+app = typer.Typer(help="Look at runs, cancel them, retry them.", no_args_is_help=True)
+
+
+class State(StrEnum):
+    """Where a run can be: the words of `app.runs.state`, without what that package imports."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+RunId = Annotated[str, typer.Argument(metavar="ID", help="What `runledger run` printed.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+@app.command("list")
+def list_runs(
+    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
+    action: Annotated[str | None, typer.Option(help="Only those of this action.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only those with this tag.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most so many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, newest first."""
+    page = asyncio.run(_get("/runs", state=state, action=action, tag=tag, limit=limit))
+    if as_json:
+        show_json(page)
+    else:
+        show_table(["ID", "ACTION", "STATE", "CREATED", "NOTE"], [_row(found) for found in page["items"]])
+
+
+@app.command("get")
+def get_run(
+    run_id: RunId,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Also where its last attempt failed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print a run as it is now."""
+    found = asyncio.run(_get(_path(run_id), include="traceback" if traceback else None))
+    if as_json:
+        show_json(found)
+    else:
+        _show_run(found)
+
+
+@app.command("tail")
+def tail_run(
+    run_id: RunId, as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line.")] = False
+) -> None:
+    """Print a run's events, past and coming, until it ends."""
+    asyncio.run(_tail(run_id, as_json=as_json))
+
+
+@app.command("cancel")
+def cancel_run(run_id: RunId, as_json: AsJson = False) -> None:
+    """Cancel a run: at once if it waits, else as soon as its worker has heard."""
+    cancelled = asyncio.run(_post(f"{_path(run_id)}/cancel"))
+    _show_state(cancelled, as_json=as_json)
+    if cancelled["state"] == State.RUNNING:
+        say("Its worker has been asked to stop it.")
+
+
+@app.command("retry")
+def retry_run(run_id: RunId, as_json: AsJson = False) -> None:
+    """Give a run that failed or was cancelled another attempt."""
+    _show_state(asyncio.run(_post(f"{_path(run_id)}/retry")), as_json=as_json)
+
+
+async def _get(path: str, **query: Any) -> dict[str, Any]:
+    async with connect() as client:
+        return await client.get(path, **query)
+
+
+async def _post(path: str) -> dict[str, Any]:
+    async with connect() as client:
+        return await client.post(path)
+
+
+async def _tail(run_id: str, *, as_json: bool) -> None:
+    async with connect() as client, contextlib.aclosing(client.follow(_path(run_id))) as events:
+        async for event in events:
+            if as_json:
+                show_json_line(event.as_json())
+            elif event.type != "end":
+                show(f"{clock(event)} {line(event)}")
+
+
+def _path(run_id: str) -> str:
+    return f"/runs/{quote(run_id, safe='')}"
+
+
+def _show_state(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show_json(found)
+    else:
+        show(f"{found['id']} {found['state']}")
+
+
+def _show_run(found: dict[str, Any]) -> None:
+    traceback = found.pop("traceback", None)
+    for name, value in found.items():
+        if value not in (None, [], {}) and name != "links":
+            show(f"{name:<12} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+    if traceback:
+        show(f"\n{traceback}")
+
+
+def _row(found: dict[str, Any]) -> list[str]:
+    created = datetime.fromisoformat(found["created_at"]).astimezone()
+    return [found["id"], found["action"], found["state"], f"{created:%Y-%m-%d %H:%M:%S}", _note(found)]
+
+
+def _note(found: dict[str, Any]) -> str:
+    if found["error"]:
+        return reason(found["error"])
+    progress = found["progress"]
+    return "" if progress is None or progress["percent"] is None else f"{progress['percent']:.0f} %"

@@ -1,0 +1,64 @@
+"""The two outputs: results on stdout, everything that is said meanwhile on stderr."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from app.cli.failure import Failure
+
+stdout = Console(highlight=False, markup=False, emoji=False)
+stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+UNFOLDED = 10_000
+"""Columns of a table that no terminal shows: programs read one line a row."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def show(text: str) -> None:
+    """Print a result."""
+    stdout.print(printable(text), soft_wrap=True)
+
+
+def show_json(value: Any) -> None:
+    """Print a result as indented JSON, in colour on a terminal."""
+    stdout.print_json(json=json.dumps(value), ensure_ascii=not _is_utf8(stdout))
+
+
+def show_json_line(value: Any) -> None:
+    """Print one of many results as a line of JSON."""
+    stdout.out(json.dumps(value), highlight=False)
+
+
+def show_table(columns: list[str], rows: list[list[str]]) -> None:
+    """Print results as a table; without headings when there are none to head."""
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=bool(rows))
+    for row in rows:
+        table.add_row(*map(printable, row))
+    stdout.print(table, width=None if stdout.is_terminal else UNFOLDED)
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Tell the person at the terminal."""
+    stderr.print(printable(text), style=style, soft_wrap=True)
+
+
+def complain(failure: Failure) -> None:
+    """Say what is wrong and what to do about it."""
+    say(failure.message, "red")
+    if failure.advice:
+        say(failure.advice)
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal: it may come from anywhere."""
+    return _CONTROL.sub("", text)
+
+
+def _is_utf8(console: Console) -> bool:
+    return console.encoding.startswith("utf")

@@ -1,0 +1,43 @@
+"""`runledger api` and `runledger worker`: one process each, as a service manager would start it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from app.cli.address import require_free
+
+GRACE_SECONDS = 5
+"""How long requests may go on after SIGTERM; streams end at once, and are resumed elsewhere."""
+
+
+def api(
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Instead of PORT; 0: any that is free.")] = None,
+) -> None:
+    """Serve the API on HOST and PORT."""
+    import uvicorn
+
+    from app.config import get_settings
+
+    settings = get_settings()
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=settings.host,
+        port=require_free(settings.host, settings.port if port is None else port),
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+def worker() -> None:
+    """Perform runs until told to stop."""
+    # Instead of this process, not in it: what a service manager signals is the worker itself.
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "app.worker_main"])  # noqa: S606 - our own module

@@ -1,0 +1,132 @@
+"""Runs while they run: as bars on a terminal, as lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from typing_extensions import override
+
+from app.cli.client import Client
+from app.cli.events import Event, clock, line
+from app.cli.screen import printable
+
+
+class Display(Protocol):
+    """Shows the events of several runs. A context manager."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def add(self, run_id: str, label: str) -> None:
+        """Make room for a run."""
+        ...
+
+    def show(self, run_id: str, event: Event) -> None:
+        """Show what happened to a run that was added."""
+        ...
+
+
+async def watch(client: Client, run: dict[str, Any], display: Display, *, label: str) -> dict[str, Any]:
+    """Show a run until it ends.
+
+    Returns:
+        The run as it ended.
+    """
+    display.add(run["id"], label)
+    async with contextlib.aclosing(client.follow(run["links"]["self"])) as events:
+        async for event in events:
+            display.show(run["id"], event)
+            if event.type == "end":
+                return event.data
+    raise AssertionError("a stream ends with the end of its run")
+
+
+def display_on(console: Console) -> Display:
+    """The display that fits the console."""
+    return Bars(console) if console.is_terminal else Lines(console)
+
+
+class Bars(Display):
+    """A progress bar for each run."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console,
+        )
+        self._bars: dict[str, TaskID] = {}
+
+    @override
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    @override
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    @override
+    def add(self, run_id: str, label: str) -> None:
+        self._bars[run_id] = self._progress.add_task(printable(label), total=None, note="")
+
+    @override
+    def show(self, run_id: str, event: Event) -> None:
+        self._progress.update(self._bars[run_id], **_bar(event))
+        if event.type == "end":
+            self._progress.stop_task(self._bars[run_id])
+
+
+class Lines(Display):
+    """A line for each event."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._labels: dict[str, str] = {}
+
+    @override
+    def __enter__(self) -> Self:
+        return self
+
+    @override
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    @override
+    def add(self, run_id: str, label: str) -> None:
+        self._labels[run_id] = label
+
+    @override
+    def show(self, run_id: str, event: Event) -> None:
+        if event.type != "end":
+            text = f"{clock(event)} {self._labels[run_id]}: {line(event)}"
+            self._console.print(printable(text), soft_wrap=True)
+
+
+def _bar(event: Event) -> dict[str, Any]:
+    note = printable(line(event))
+    match event.type:
+        case "progress":
+            return {"completed": event.data["done"], "total": event.data["total"], "note": note}
+        case "end" if event.data["state"] == "succeeded":
+            return {"completed": 1, "total": 1, "note": "succeeded"}
+        case "end":
+            return {"note": event.data["state"]}
+        case "step":
+            # Progress says it better.
+            return {}
+        case _:
+            return {"note": note}

@@ -1,0 +1,66 @@
+"""When to try again."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from procrastinate.jobs import Job
+
+from app.engine.retry import LONGEST_RETRY_AFTER_SECONDS, Retry
+from app.errors import RateLimited, Rejected, Unavailable
+
+RETRY = Retry(max_attempts=4, base=2, cap=10)
+
+
+@given(attempts=st.integers(1, 3), seed=st.integers())
+def test_the_wait_is_anywhere_below_the_exponential_and_the_cap(attempts: int, seed: int) -> None:
+    random.seed(seed)
+    delay = RETRY.delay(Unavailable(), attempts=attempts)
+    assert delay is not None
+    assert 0 <= delay <= min(10, 2 * 2 ** (attempts - 1))
+
+
+def test_the_waits_spread_over_the_whole_range() -> None:
+    random.seed(1)
+    waits = [Retry(base=8).delay(Unavailable(), attempts=1) or 0 for _ in range(2000)]
+    assert min(waits) < 0.5
+    assert max(waits) > 7.5
+
+
+def test_after_the_last_attempt_there_is_no_next() -> None:
+    assert RETRY.delay(Unavailable(), attempts=4) is None
+
+
+def test_an_error_that_is_final_is_final() -> None:
+    assert RETRY.delay(Rejected(), attempts=1) is None
+
+
+def test_the_error_says_how_long_but_not_for_ever() -> None:
+    assert (RETRY.delay(RateLimited("x", retry_after=30), attempts=1) or 0) == 30
+    assert (RETRY.delay(RateLimited("x", retry_after=99_999), attempts=1) or 0) == LONGEST_RETRY_AFTER_SECONDS
+
+
+@pytest.mark.parametrize(("error", "retried"), [(KeyError(), False), (IndexError(), True), (ValueError(), True)])
+def test_the_most_specific_rule_decides(error: Exception, retried: bool) -> None:
+    retry = Retry(rules={LookupError: Retry(max_attempts=9), KeyError: None})
+    assert (retry.delay(error, attempts=1) is not None) is retried
+
+
+def test_a_rule_has_its_own_number_of_attempts() -> None:
+    retry = Retry(max_attempts=2, rules={LookupError: Retry(max_attempts=9)})
+    assert retry.delay(LookupError(), attempts=5) is not None
+    assert retry.delay(ValueError(), attempts=5) is None
+
+
+def test_a_long_life_does_not_overflow() -> None:
+    assert Retry(max_attempts=10**9).delay(Unavailable(), attempts=10**6) is not None
+
+
+def test_procrastinate_sees_an_ordinary_strategy() -> None:
+    job = Job(id=1, queue="q", lock=None, queueing_lock=None, task_name="t", attempts=0)
+    decision = RETRY.get_retry_decision(exception=Unavailable(), job=job)
+    assert decision is not None
+    assert decision.retry_at is not None

@@ -1,0 +1,43 @@
+"""The catalogue, and the door of the roadmap document."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+from tests.support.workshop import Workshop
+
+
+@pytest.fixture(autouse=True)
+def actions(workshop: Workshop) -> None:
+    @workshop.action()
+    async def greet(name: str) -> dict[str, str]:
+        """Say hello."""
+        return {"said": f"hello {name}"}
+
+
+async def test_the_catalogue_says_what_an_action_takes_and_returns(api: httpx2.AsyncClient) -> None:
+    (action,) = (await api.get("/actions")).json()
+    assert (action["name"], action["description"], action["queue"]) == ("greet", "Say hello.", "default")
+    assert action["input_schema"]["properties"]["name"]["type"] == "string"
+    assert action["output_schema"]["type"] == "object"
+    assert (await api.get("/actions/greet")).json() == action
+    assert (await api.get("/actions/nothing")).status_code == 404
+
+
+async def test_the_documents_calls_work_verbatim(api: httpx2.AsyncClient, workshop: Workshop) -> None:
+    headers = {"X-ROADMAP-AI-SECRET": "dev-secret"}
+    answer = await api.post("/actions/run", json={"action": "greet", "params": {"name": "Ada"}}, headers=headers)
+    assert answer.status_code == 202
+    run_id = answer.json()["run_id"]
+    assert answer.json() == {"run_id": run_id, "status": "queued"}
+    assert answer.headers["location"] == f"/actions/run/{run_id}"
+    await workshop.drain()
+    body = (await api.get(f"/actions/run/{run_id}", headers=headers)).json()
+    assert (body["status"], body["result"]) == ("success", {"said": "hello Ada"})
+
+
+@pytest.mark.parametrize("sent", ["wrong", "", "é"])
+async def test_a_secret_that_is_sent_is_always_checked(api: httpx2.AsyncClient, sent: str) -> None:
+    answer = await api.get("/actions", headers=[(b"x-roadmap-ai-secret", sent.encode("latin-1"))])
+    assert (answer.status_code, answer.json()["type"]) == (401, "/problems/unauthorized")
+    assert answer.headers["www-authenticate"].startswith("Bearer")

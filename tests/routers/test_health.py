@@ -1,0 +1,120 @@
+"""Health tells the truth: alive is not ready."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+from sqlalchemy import URL
+from tests.support.workshop import Workshop, open_workshop
+
+from app.config import Settings
+from app.errors import ConfigurationError
+from app.main import create_app
+from app.outbound.postgres.database import make_engine
+
+
+async def test_it_is_alive_ready_and_healthy(api: httpx2.AsyncClient) -> None:
+    assert (await api.get("/livez")).json() == {"status": "alive"}
+    assert (await api.get("/readyz")).json() == {"status": "ready"}
+    assert (await api.get("/health")).json() == {"status": "healthy"}
+
+
+@pytest.fixture
+async def api_without_database(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
+    gone = settings.model_copy(update={"database_url": "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"})
+    async for client in served(gone):
+        yield client
+
+
+@pytest.fixture
+async def api_on_empty_database(settings: Settings, empty_database: URL) -> AsyncIterator[httpx2.AsyncClient]:
+    empty = settings.model_copy(update={"database_url": empty_database.render_as_string(hide_password=False)})
+    async for client in served(empty):
+        yield client
+
+
+async def test_without_a_database_it_is_alive_and_not_ready(api_without_database: httpx2.AsyncClient) -> None:
+    assert (await api_without_database.get("/livez")).status_code == 200
+    for request in (
+        ("GET", "/readyz"),
+        ("GET", "/health"),
+        ("GET", "/runs"),
+        ("GET", "/runs/run_20200101T000000Z_00000000"),
+        ("POST", "/runs"),
+        ("POST", "/actions/run"),
+    ):
+        answer = await api_without_database.request(*request, json={"action": "echo", "params": {"message": "x"}})
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/database-unavailable"), request
+        assert answer.headers["retry-after"] == "1"
+        assert "nobody" not in answer.text
+
+
+async def test_a_schema_that_is_behind_is_said(api_on_empty_database: httpx2.AsyncClient) -> None:
+    ready = await api_on_empty_database.get("/readyz")
+    assert (ready.status_code, ready.json()["type"]) == (503, "/problems/database-behind")
+    assert "app_0001" in ready.json()["detail"]
+    assert (await api_on_empty_database.get("/runs")).json()["type"] == "/problems/database-behind"
+
+
+async def test_the_documentation_needs_nothing_from_elsewhere(api: httpx2.AsyncClient) -> None:
+    page = (await api.get("/docs")).text
+    assert "http://" not in page
+    assert "https://" not in page
+    for asset in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        assert (await api.get(f"/static-offline-docs/{asset}")).status_code == 200
+
+
+async def test_the_page_of_a_problem_type_explains_it(api: httpx2.AsyncClient) -> None:
+    answer = await api.get("/problems/run-final", headers={"accept": "text/html"})
+    assert "already ended" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ({"host": "127.0.0.1"}, False),
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "0.0.0.0", "allow_anonymous": True}, False),
+        ({"host": "0.0.0.0", "roadmap_ai_secret": "s" * 32}, False),
+    ],
+)
+def test_it_does_not_serve_strangers_by_accident(given: dict[str, object], refused: bool) -> None:
+    settings = Settings(_env_file=None, **given)
+    if refused:
+        with pytest.raises(ConfigurationError, match="Set ROADMAP_AI_SECRET, or ALLOW_ANONYMOUS=true"):
+            create_app(settings)
+    else:
+        create_app(settings)
+
+
+async def test_with_a_secret_configured_strangers_are_turned_away(workshop: Workshop) -> None:
+    settings = workshop.settings.model_copy(
+        update={"roadmap_ai_secret": Settings(roadmap_ai_secret="right").roadmap_ai_secret}
+    )
+    app = create_app(settings, workshop.queue, workshop.action)
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://x") as client,
+    ):
+        assert (await client.get("/runs")).status_code == 401
+        assert (await client.get("/runs", headers={"x-roadmap-ai-secret": "dev-secret"})).status_code == 401
+        assert (await client.get("/runs", headers={"x-roadmap-ai-secret": "right"})).status_code == 200
+        assert (await client.get("/livez")).status_code == 200
+
+
+async def served(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
+    engine = make_engine(settings)
+    async with open_workshop(engine, settings) as workshop:
+
+        @workshop.action()
+        async def echo(message: str) -> str:
+            return message
+
+        app = create_app(settings, workshop.queue, workshop.action)
+        async with app.router.lifespan_context(app):
+            transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+            async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+                yield client
+    await engine.dispose()
