@@ -8,13 +8,13 @@ import sys
 
 import uvloop
 from procrastinate.exceptions import ConnectorException
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.config import Settings, get_settings
 from app.engine.connector import translated_errors
 from app.engine.schema import missing_revisions
 from app.errors import ConfigurationError
 from app.observability.logging import configure_logging
-from app.tasks import procrastinate_app
 
 logger = logging.getLogger("app.worker")
 
@@ -40,18 +40,21 @@ def main() -> int:
 
 
 async def work(settings: Settings) -> None:
+    """Wait for the schema, then perform runs until told to stop."""
+    from app.tasks import procrastinate_app  # it reads the settings, whose mistakes `main` reports
+
     async with procrastinate_app.open_async():
-        await schema_is_current()
+        await schema_is_current(procrastinate_app.connector.engine)
         logger.info("Worker started on %s", ", ".join(settings.queues or ["all queues"]))
         await procrastinate_app.run_worker_async(**({"queues": settings.queues} if settings.queues else {}))
 
 
-async def schema_is_current() -> None:
+async def schema_is_current(engine: AsyncEngine) -> None:
     """Wait until the database has the schema that this code needs: migrations are run by somebody else."""
     while True:
         try:
             with translated_errors():
-                missing = await missing_revisions(procrastinate_app.connector.engine)
+                missing = await missing_revisions(engine)
         except ConnectorException as error:
             logger.warning("Waiting for the database: %r", error.__cause__)
         else:

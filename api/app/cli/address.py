@@ -57,6 +57,6 @@ def is_free(host: str, port: int) -> bool:
 def _refused(host: str, port: int, error: OSError) -> Failure:
     if error.errno == errno.EADDRINUSE:
         return Failure(
-            f"Port {port} on {host} is taken.", f"Choose another with PORT={port % LAST_PORT + 1} before the command."
+            f"Port {port} on {host} is taken.", f"Choose another with PORT={port + 1 if port < LAST_PORT else port - 1} before the command."
         )
     return Failure(f"Cannot listen on {host}, port {port}: {error.strerror or error}.", "Set HOST and PORT.")

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass
 from typing import IO
 
@@ -100,7 +100,7 @@ async def running(settings: Settings, port: int, *, output: IO[str] | None = Non
 
 
 @contextlib.contextmanager
-def cancelled_by_signals() -> Iterator[None]:
+def cancelled_by_signals() -> Generator[None]:
     """Cancel the current task when this process is told to stop, each time it is told."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ SILENCE_SECONDS = 45.0
 RECONNECT_SECONDS = 1.0
 RECONNECTS = 30
 
+NOTHING_MORE = 204
 _TRANSIENT = (502, 503, 504)
 _ADVICE = {
     "unauthorized": "Set ROADMAP_AI_SECRET to the secret that the API was started with.",
@@ -97,7 +98,7 @@ class Client:
                 if not source.response.is_success:
                     await source.response.aread()
                     raise self._refusal(source.response)
-                if source.response.status_code == httpx2.codes.NO_CONTENT:
+                if source.response.status_code == NOTHING_MORE:
                     # The connection broke between the run's last event and the run itself.
                     yield Event(after, "end", await self.get(run))
                     return
@@ -105,7 +106,7 @@ class Client:
                     yield Event(sent.id, sent.event, json.loads(sent.data)) if sent.data else None
 
     @contextlib.contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def _reaching(self) -> Generator[None]:
         try:
             yield
         except httpx2.TransportError as error:
@@ -122,7 +123,7 @@ class Client:
     def _refusal(self, response: httpx2.Response) -> Failure:
         kind = NotReached if response.status_code in _TRANSIENT else Failure
         if _is(response, "application/problem+json"):
-            return kind(*_explained(response.status_code, response.json()))
+            return kind(*_explained(response.json()))
         return kind(
             f"{self.url} answers {response.status_code}, but not as Runledger's API does.",
             "Say where the API is with RUNLEDGER_URL.",
@@ -145,7 +146,7 @@ def _is(response: httpx2.Response, media_type: str) -> bool:
     return response.headers.get("Content-Type", "").partition(";")[0] == media_type
 
 
-def _explained(status: int, problem: dict[str, Any]) -> tuple[str, str | None]:
+def _explained(problem: dict[str, Any]) -> tuple[str, str | None]:
     faults = [f"  {fault['pointer']}: {fault['detail']}" for fault in problem.get("errors", [])]
     slug = str(problem.get("type", "")).rpartition("/")[2]
     return "\n".join([reason(problem), *faults]), _ADVICE.get(slug)

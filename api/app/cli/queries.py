@@ -17,7 +17,7 @@ _WAITING_RUNS = text("""
 """)
 
 
-async def get_server_version(connection: AsyncConnection) -> Row[tuple[str, int]]:
+async def get_server_version(connection: AsyncConnection) -> Row[str, int]:
     """In words, and as a number like 180001."""
     return (await connection.execute(_SERVER_VERSION)).one()
 
@@ -27,6 +27,6 @@ async def count_living_workers(connection: AsyncConnection, *, lease: float) -> 
     return (await connection.execute(_LIVING_WORKERS, {"lease": lease})).scalar_one()
 
 
-async def count_waiting_runs(connection: AsyncConnection) -> Row[tuple[int, float | None]]:
+async def count_waiting_runs(connection: AsyncConnection) -> Row[int, float | None]:
     """Runs whose time has come and that no worker has claimed, and how many seconds the oldest has waited."""
     return (await connection.execute(_WAITING_RUNS)).one()

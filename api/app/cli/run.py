@@ -20,7 +20,7 @@ _INPUT = "key=value (JSON, else text), key=@file (its text), @file or - (a JSON 
 
 
 def run(
-    action: Annotated[str, typer.Argument(help="What to do; `runledger actions` lists it.")],
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="What to do; `runledger actions` lists it.")],
     inputs: Annotated[list[str] | None, typer.Option("--input", "-i", help=_INPUT)] = None,
     queue: Annotated[str | None, typer.Option(help="Another queue than the action's own.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher first.")] = None,

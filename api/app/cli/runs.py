@@ -128,8 +128,13 @@ def _show_run(found: dict[str, Any]) -> None:
 
 
 def _row(found: dict[str, Any]) -> list[str]:
-    created = datetime.fromisoformat(found["created_at"]).astimezone()
-    return [found["id"], found["action"], found["state"], f"{created:%Y-%m-%d %H:%M:%S}", _note(found)]
+    return [found["id"], found["action"], found["state"], _when(found["created_at"]), _note(found)]
+
+
+def _when(time: str) -> str:
+    """The clock for today, else the day."""
+    there, now = datetime.fromisoformat(time).astimezone(), datetime.now().astimezone()
+    return f"{there:%H:%M:%S}" if there.date() == now.date() else f"{there:%Y-%m-%d}"
 
 
 def _note(found: dict[str, Any]) -> str:

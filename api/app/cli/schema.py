@@ -129,7 +129,7 @@ class _StepHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         for step in record.args or ():
             if isinstance(step, RevisionStep):
-                say(f"Migrating: {step.doc} …")
+                say(f"Migrating: {step.doc}")
                 self._steps.append(step.revision.revision)
 
 

@@ -14,8 +14,9 @@ from app.cli.failure import Failure
 stdout = Console(highlight=False, markup=False, emoji=False)
 stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
-UNFOLDED = 10_000
-"""Columns of a table that no terminal shows: programs read one line a row."""
+if not stdout.is_terminal:
+    # Programs read one line a row.
+    stdout.width = 10_000
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -36,11 +37,13 @@ def show_json_line(value: Any) -> None:
 
 
 def show_table(columns: list[str], rows: list[list[str]]) -> None:
-    """Print results as a table; without headings when there are none to head."""
-    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=bool(rows))
+    """Print results as a table, whose last column may fold."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=column != columns[-1], overflow="fold")
     for row in rows:
         table.add_row(*map(printable, row))
-    stdout.print(table, width=None if stdout.is_terminal else UNFOLDED)
+    stdout.print(table)
 
 
 def say(text: str, style: str | None = None) -> None:

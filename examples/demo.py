@@ -1,0 +1,97 @@
+"""`make demo`: see three runs end, live in the terminal.
+
+Starts everything as `runledger up` does, and a small site to scrape; submits three runs and follows their streams;
+prints their results, and leaves nothing running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+# Beside this file, `site` would be Python's own.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from app.cli.address import is_free, next_free
+from app.cli.backend import cancelled_by_signals, running
+from app.cli.client import Client
+from app.cli.events import reason
+from app.cli.failure import Failure
+from app.cli.schema import prepare_database
+from app.cli.screen import complaints, say, show, show_table, stderr, stdout
+from app.cli.watching import display_on, watch
+from app.config import Settings, get_settings
+from examples.site import DemoSite
+
+SOLILOQUY = """
+To be, or not to be, that is the question: whether 'tis nobler in the mind to suffer the slings and arrows of
+outrageous fortune, or to take arms against a sea of troubles and by opposing end them. To die, to sleep, no more; and
+by a sleep to say we end the heart-ache and the thousand natural shocks that flesh is heir to.
+"""
+LONG_TEXT = SOLILOQUY * 3_000
+INTERRUPTED = 130
+LAST_WORDS = 4_000
+"""Characters of the processes' log that explain a failure."""
+
+Run = dict[str, Any]
+"""As the API sends it."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Something to run, what to call it, and how to tell its result in a line."""
+
+    label: str
+    action: str
+    params: dict[str, Any]
+    tell: Callable[[dict[str, Any]], str]
+
+
+async def demo() -> int:
+    """The exit code: 0 when all runs succeeded."""
+    with cancelled_by_signals():
+        try:
+            settings = get_settings()
+            await asyncio.to_thread(prepare_database, settings)
+            with DemoSite() as site:
+                examples = examples_on(site.url)
+                ended = await perform(settings, examples)
+        except asyncio.CancelledError:
+            say("Stopped.")
+            return INTERRUPTED
+    show_results(examples, ended)
+    return 0 if all(run["state"] == "succeeded" for run in ended) else 1
+
+
+def examples_on(site: str) -> list[Example]:
+    return [
+        Example("a page", "scrape_page", {"url": f"{site}/"}, tell_page),
+        Example("a page that is down at first", "scrape_page", {"url": f"{site}/moody"}, tell_page),
+        Example("a long text in ten steps", "count_words", {"text": LONG_TEXT}, tell_count),
+    ]
+
+
+async def perform(settings: Settings, examples: list[Example]) -> list[Run]:
+    """The runs as they ended, in the order of the examples."""
+    with tempfile.TemporaryFile("w+") as log:
+        try:
+            async with running(settings, choose_port(settings), output=log) as backend:
+                return await submit_and_watch(settings, backend.url, examples)
+        except Failure:
+            show_last_words(log)
+            raise
+
+
+async def submit_and_watch(settings: Settings, url: str, examples: list[Example]) -> list[Run]:
+    show(f"Submitting {len(examples)} runs to {url}")
+    async with Client(settings.model_copy(update={"runledger_url": url})) as client:
+        with display_on(stdout) as display:
+            return await asyncio.gather(*(one(client, example) for example in examples))
+"""
+"""
