@@ -18,16 +18,17 @@ from typing import IO, Any
 # Beside this file, `site` would be Python's own.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from app.cli.address import is_free, next_free
+from examples.site import DemoSite
+
+from app.cli.address import first_free, require_free
 from app.cli.backend import cancelled_by_signals, running
 from app.cli.client import Client
 from app.cli.events import reason
 from app.cli.failure import Failure
 from app.cli.schema import prepare_database
-from app.cli.screen import complaints, say, show, show_table, stderr, stdout
-from app.cli.watching import display_on, watch
+from app.cli.screen import complaints, say, show, show_table, stdout
+from app.cli.watching import Display, display_on, watch
 from app.config import Settings, get_settings
-from examples.site import DemoSite
 
 SOLILOQUY = """
 To be, or not to be, that is the question: whether 'tis nobler in the mind to suffer the slings and arrows of
@@ -89,9 +90,59 @@ async def perform(settings: Settings, examples: list[Example]) -> list[Run]:
 
 
 async def submit_and_watch(settings: Settings, url: str, examples: list[Example]) -> list[Run]:
-    show(f"Submitting {len(examples)} runs to {url}")
+    say(f"Submitting {len(examples)} runs to {url}")
     async with Client(settings.model_copy(update={"runledger_url": url})) as client:
         with display_on(stdout) as display:
-            return await asyncio.gather(*(one(client, example) for example in examples))
-"""
-"""
+            return await asyncio.gather(*(submit(client, example, display) for example in examples))
+
+
+async def submit(client: Client, example: Example, display: Display) -> Run:
+    submitted = await client.post("/runs", {"action": example.action, "params": example.params})
+    return await watch(client, submitted, display, label=example.label)
+
+
+def choose_port(settings: Settings) -> int:
+    """The port of the settings, or the next one that is free."""
+    if settings.port == 0:
+        return require_free(settings.host, 0)
+    port = first_free(settings.host, settings.port)
+    if port != settings.port:
+        say(f"Port {settings.port} is taken: using {port}. Choose another with PORT=… make demo")
+    return port
+
+
+def show_results(examples: list[Example], ended: list[Run]) -> None:
+    rows = [
+        [example.label, run["state"], f"{run['attempt']}", f"{seconds(run):.1f} s", outcome(example, run)]
+        for example, run in zip(examples, ended, strict=True)
+    ]
+    show("")
+    show_table(["RUN", "STATE", "ATTEMPTS", "TOOK", "RESULT"], rows)
+
+
+def outcome(example: Example, run: Run) -> str:
+    return example.tell(run["result"]) if run["state"] == "succeeded" else reason(run["error"])
+
+
+def seconds(run: Run) -> float:
+    created, finished = (datetime.fromisoformat(run[name]) for name in ("created_at", "finished_at"))
+    return (finished - created).total_seconds()
+
+
+def tell_page(page: dict[str, Any]) -> str:
+    return f"{page['title']} ({len(page['text']):,} characters, {len(page['links'])} link(s))"
+
+
+def tell_count(count: dict[str, Any]) -> str:
+    favourites = ", ".join(f"{entry['word']} {entry['count']:,}" for entry in count["most_common"][:3])
+    return f"{count['total']:,} words, {count['distinct']} different: {favourites} …"
+
+
+def show_last_words(log: IO[str]) -> None:
+    log.seek(0)
+    say(log.read()[-LAST_WORDS:])
+
+
+if __name__ == "__main__":
+    with complaints():
+        sys.exit(asyncio.run(demo()))

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from app.errors import ConfigurationError
 
@@ -71,7 +72,11 @@ class Settings(BaseSettings):
     def _one_driver(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        parsed = make_url(url)
+        try:
+            parsed = make_url(url)
+        except ArgumentError:
+            # Not SQLAlchemy's message, which repeats the value.
+            raise ValueError("must look like postgresql+asyncpg://user:password@host/database") from None
         if parsed.drivername not in ("postgresql+asyncpg", "postgresql", "postgres"):
             raise ValueError(f"must start with postgresql+asyncpg://, not {parsed.drivername}://")
         return parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)

@@ -8,15 +8,11 @@ answers at once.
 from __future__ import annotations
 
 import signal
-import sys
 
 import typer
 
 from app.cli import actions, database, doctor, run, runs, serving, up
-from app.cli.failure import Failure
-from app.cli.screen import complain
-
-WRONG_SETTINGS = 78
+from app.cli.screen import complaints
 
 app = typer.Typer(
     help="Submit an action, get a run id in milliseconds, watch the run to its end.",
@@ -34,20 +30,5 @@ def main() -> None:
     """Run the command line, and end the process with an exit code."""
     # As Ctrl-C does: what was started is stopped, where the default would leave it running.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with complaints():
         app(prog_name="runledger")
-    except Failure as failure:
-        complain(failure)
-        sys.exit(failure.code)
-    except Exception as error:
-        failure = _wrong_settings(error)
-        if failure is None:
-            raise
-        complain(failure)
-        sys.exit(failure.code)
-
-
-def _wrong_settings(error: Exception) -> Failure | None:
-    from app.errors import ConfigurationError
-
-    return Failure(str(error), code=WRONG_SETTINGS) if isinstance(error, ConfigurationError) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 
@@ -9,6 +10,10 @@ from app.cli.failure import Failure
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a bind to all is reached by
 LAST_PORT = 65535
+
+
+class PortTaken(Failure):
+    """Somebody else listens there."""
 
 
 def url_of(host: str, port: int) -> str:
@@ -21,7 +26,8 @@ def require_free(host: str, port: int) -> int:
     """The port to listen on: `port` itself, or for 0 one that is free now.
 
     Raises:
-        Failure: somebody else listens there, or the address is not one of this machine's.
+        PortTaken: somebody else listens there.
+        Failure: the address is not one of this machine's, or not for this user.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -33,30 +39,20 @@ def require_free(host: str, port: int) -> int:
         return probe.getsockname()[1]
 
 
-def next_free(host: str, port: int) -> int:
-    """The first free port after `port`.
+def first_free(host: str, port: int) -> int:
+    """The first port from `port` on that is free.
 
     Raises:
-        Failure: there is none.
+        Failure: there is none, or as `require_free`.
     """
-    for candidate in range(port + 1, LAST_PORT + 1):
-        if is_free(host, candidate):
-            return candidate
-    raise Failure(f"No port after {port} is free on {host}.")
-
-
-def is_free(host: str, port: int) -> bool:
-    """Whether nobody listens there."""
-    try:
-        require_free(host, port)
-    except Failure:
-        return False
-    return True
+    for candidate in range(port, LAST_PORT + 1):
+        with contextlib.suppress(PortTaken):
+            return require_free(host, candidate)
+    raise Failure(f"No port from {port} on is free on {host}.")
 
 
 def _refused(host: str, port: int, error: OSError) -> Failure:
     if error.errno == errno.EADDRINUSE:
-        return Failure(
-            f"Port {port} on {host} is taken.", f"Choose another with PORT={port + 1 if port < LAST_PORT else port - 1} before the command."
-        )
+        another = port + 1 if port < LAST_PORT else port - 1
+        return PortTaken(f"Port {port} on {host} is taken.", f"Choose another with PORT={another} before the command.")
     return Failure(f"Cannot listen on {host}, port {port}: {error.strerror or error}.", "Set HOST and PORT.")

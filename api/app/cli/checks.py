@@ -12,7 +12,7 @@ import httpx2
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.cli import queries
-from app.cli.address import is_free, url_of
+from app.cli.address import PortTaken, require_free, url_of
 from app.cli.failure import Failure
 from app.cli.schema import answering, open_engine, place, revisions
 from app.config import Settings, get_settings
@@ -68,11 +68,15 @@ def check_scripts() -> Finding:
 async def check_port(settings: Settings) -> Finding:
     """Our API listens on the port, or nobody does."""
     url = url_of(settings.host, settings.port)
-    if is_free(settings.host, settings.port):
-        return Finding("ok", "port", f"{settings.port} is free: no API runs there", "Start one with: runledger up")
-    if await _is_ours(url):
-        return Finding("ok", "port", f"the API answers at {url}")
-    return Finding("fail", "port", f"{settings.port} is taken by another program", "Choose another with PORT.")
+    try:
+        require_free(settings.host, settings.port)
+    except PortTaken as taken:
+        if await _is_ours(url):
+            return Finding("ok", "port", f"the API answers at {url}")
+        return Finding("fail", "port", taken.message, taken.advice)
+    except Failure as failure:
+        return Finding("fail", "port", failure.message, failure.advice)
+    return Finding("ok", "port", f"{settings.port} is free: no API runs there", "Start one with: runledger up")
 
 
 async def check_database(settings: Settings) -> AsyncGenerator[Finding]:

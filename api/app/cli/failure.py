@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+WRONG_SETTINGS = 78
+
 
 class Failure(Exception):
     """A command cannot do what was asked, told to the person who asked.
@@ -18,3 +20,13 @@ class Failure(Exception):
 
 class NotReached(Failure):
     """The API does not answer now; asking again may help."""
+
+
+def as_failure(error: Exception) -> Failure | None:
+    """What to tell about an error; `None` if it is our mistake, and its traceback is what helps."""
+    if isinstance(error, Failure):
+        return error
+    # Imported only now: most commands end without.
+    from app.errors import ConfigurationError
+
+    return Failure(str(error), code=WRONG_SETTINGS) if isinstance(error, ConfigurationError) else None

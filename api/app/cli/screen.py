@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sys
+from collections.abc import Generator
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from app.cli.failure import Failure
+from app.cli.failure import Failure, as_failure
 
 stdout = Console(highlight=False, markup=False, emoji=False)
 stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
@@ -49,6 +52,19 @@ def show_table(columns: list[str], rows: list[list[str]]) -> None:
 def say(text: str, style: str | None = None) -> None:
     """Tell the person at the terminal."""
     stderr.print(printable(text), style=style, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def complaints() -> Generator[None]:
+    """End the process with a message, not a traceback, when the block cannot do what was asked."""
+    try:
+        yield
+    except Exception as error:
+        failure = as_failure(error)
+        if failure is None:
+            raise
+        complain(failure)
+        sys.exit(failure.code)
 
 
 def complain(failure: Failure) -> None:

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from app.config import Settings
 
-_CALL = re.compile(r"(?P<job>[\w.:-]+\[(?:\d+|None)\])\(.*\)", re.DOTALL)
+_CALL = re.compile(r"(?P<job>[\w.:-]+\[(?:\d+|None)\])\(.*\)| - Result: .*", re.DOTALL)
 _OURS = ("job_id", "action", "attempt", "seconds")
 _QUIET = ("procrastinate", "httpx2", "httpcore2", "trafilatura", "htmldate", "asyncio", "alembic")
 
@@ -23,7 +23,7 @@ class WithoutArguments(logging.Filter):
     @override
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.startswith("procrastinate"):
-            record.msg = _CALL.sub(r"\g<job>", record.getMessage())
+            record.msg = _CALL.sub(lambda match: match["job"] or "", record.getMessage())
             record.args = ()
             for name in ("job", "jobs", "kwargs", "result", "payload"):
                 record.__dict__.pop(name, None)

@@ -14,6 +14,7 @@ import codecs
 import contextlib
 import functools
 import re
+import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
 from dataclasses import dataclass, replace
@@ -222,7 +223,9 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
         failure: Exception | None = None
         for address in addresses[: self._policy.max_connection_attempts]:
             try:
-                return await self._network.connect_tcp(str(address.ip), port, timeout, local_address, socket_options)
+                return _Connection(
+                    await self._network.connect_tcp(str(address.ip), port, timeout, local_address, socket_options)
+                )
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as unreachable:
                 failure = unreachable
         raise failure or httpcore2.ConnectError(f"{host} has no address")
@@ -236,6 +239,26 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
             return await anyio.to_thread.run_sync(lookup, abandon_on_cancel=True)
         except (OSError, ValueError) as unknown:
             raise httpcore2.ConnectError(str(unknown)) from unknown
+
+
+class _Connection(httpcore2.AsyncNetworkStream):
+    """A connection that does not outlive a TLS handshake that was given up: httpcore2 leaves it open then."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self.read = stream.read
+        self.write = stream.write
+        self.aclose = stream.aclose
+        self.get_extra_info = stream.get_extra_info
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except asyncio.CancelledError:
+            await self._stream.aclose()
+            raise
 
 
 class GuardedTransport(httpx2.AsyncHTTPTransport):

@@ -1,0 +1,76 @@
+"""`runledger runs …` and `runledger actions`."""
+
+from __future__ import annotations
+
+import json
+
+from tests.cli.conftest import Terminal
+
+
+def test_actions_are_listed_with_their_params(house: Terminal) -> None:
+    table = house.run("actions").stdout
+    assert ["sleep", "seconds?", "message?"] in [line.split()[:3] for line in table.splitlines()]
+    assert {"echo", "count_words"} <= {action["name"] for action in house.json("actions")}
+
+
+def test_runs_are_listed_newest_first_and_narrowed(house: Terminal) -> None:
+    first, second = (house.json("run", "echo", "-i", "message=hi", "--tag", "listed")["id"] for _ in range(2))
+    items = house.json("runs", "list", "--tag", "listed", "--action", "echo")["items"]
+    assert [item["id"] for item in items] == [second, first]
+    assert len(house.json("runs", "list", "--limit", "1")["items"]) == 1
+    assert house.json("runs", "list", "--tag", "listed", "--state", "cancelled")["items"] == []
+
+
+def test_a_run_is_one_line_where_no_terminal_is(house: Terminal) -> None:
+    house.run("run", "scrape_page", "-i", f"url={house.env['RUNLEDGER_URL']}/nowhere", "--wait")
+    heading, *lines = house.run("runs", "list", "--action", "scrape_page").stdout.splitlines()
+    assert heading.split() == ["ID", "ACTION", "STATE", "CREATED", "NOTE"]
+    assert all(line.startswith("run_") for line in lines)
+    assert "404" in lines[0]
+
+
+def test_a_run_tells_where_it_failed_when_asked(house: Terminal) -> None:
+    finished = house.run("run", "scrape_page", "-i", f"url={house.env['RUNLEDGER_URL']}/nowhere", "--wait", "--json")
+    run_id = json.loads(finished.stdout)["id"]
+    assert "Traceback" not in house.run("runs", "get", run_id).stdout
+    assert "Traceback" in house.run("runs", "get", run_id, "--traceback").stdout
+    assert "Traceback" in house.json("runs", "get", run_id, "--traceback")["traceback"]
+
+
+def test_a_tail_is_the_whole_history_and_ends_with_the_run(house: Terminal) -> None:
+    run_id = house.submit("count_words", text="to be or not to be")
+    events = [json.loads(line) for line in house.run("runs", "tail", run_id, "--json").stdout.splitlines()]
+    assert [event["data"]["state"] for event in events if event["type"] == "state"] == [
+        "queued",
+        "running",
+        "succeeded",
+    ]
+    assert (events[-1]["type"], events[-1]["data"]["result"]["total"]) == ("end", 6)
+    lines = house.run("runs", "tail", run_id).stdout.splitlines()
+    assert len(lines) == len(events) - 1
+    assert lines[-1].endswith("succeeded (attempt 1)")
+
+
+def test_a_waiting_run_is_cancelled_at_once_and_can_be_retried(house: Terminal) -> None:
+    run_id = house.json("run", "echo", "-i", "message=hi", "--at", "2100-01-01")["id"]
+    assert house.run("runs", "cancel", run_id).stdout == f"{run_id} cancelled\n"
+    again = house.run("runs", "cancel", run_id)
+    assert again.returncode == 1
+    assert "The run has ended" in again.stderr
+    assert house.run("runs", "retry", run_id).returncode == 0
+    house.run("runs", "tail", run_id)
+    assert house.json("runs", "get", run_id)["state"] == "succeeded"
+
+
+def test_a_running_run_is_asked_to_stop(house: Terminal) -> None:
+    run_id = house.submit("sleep", seconds=600)
+    house.run("runs", "cancel", run_id)
+    assert house.run("runs", "tail", run_id).stdout.splitlines()[-1].endswith(("cancelled", "cancelled (attempt 1)"))
+
+
+def test_an_id_that_no_run_has_is_exit_code_1(house: Terminal) -> None:
+    for command in ("get", "tail", "cancel", "retry"):
+        finished = house.run("runs", command, "run_20200101T000000Z_00000000")
+        assert (finished.returncode, finished.stdout) == (1, "")
+        assert "Run not found" in finished.stderr
+        assert "runledger runs list" in finished.stderr

@@ -1,0 +1,40 @@
+"""Log lines never carry the arguments of a job."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from app.config import Settings
+from app.observability.logging import WithoutArguments, configure_logging
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Starting job echo[7](message='s3cr3t (really)')",
+        "Periodic job prune_ledger[None](timestamp=1, key='s3cr3t') deferred for timestamp 1 with id 3",
+        "Job text.repeat[1](text='s3cr3t\nmore') ended with status: Success, lasted 0.1 s - Result: s3cr3t",
+    ],
+)
+def test_procrastinates_call_strings_lose_their_arguments(message: str) -> None:
+    record = logging.LogRecord("procrastinate.worker", logging.INFO, "", 0, message, (), None)
+    record.job = {"task_kwargs": {"key": "s3cr3t"}}
+    assert WithoutArguments().filter(record)
+    assert "s3cr3t" not in record.getMessage()
+    assert not hasattr(record, "job")
+
+
+def test_json_lines_have_the_fields_of_a_run_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        configure_logging(Settings(_env_file=None, log_format="json"))
+        logging.getLogger("app.engine.worker").info("Succeeded", extra={"job_id": 7, "params": "s3cr3t"})
+    finally:
+        root.handlers, root.level = before
+    line = json.loads(capsys.readouterr().err)
+    assert (line["event"], line["level"], line["job_id"]) == ("Succeeded", "info", 7)
+    assert "params" not in line

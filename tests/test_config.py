@@ -1,0 +1,86 @@
+"""Settings: one frozen object, and a clear word when they are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app import config
+from app.config import Settings, get_settings
+from app.errors import ConfigurationError
+
+
+def settings(**given: object) -> Settings:
+    return Settings(_env_file=None, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("postgresql+asyncpg://u:p@h:1/d", "postgresql+asyncpg://u:p@h:1/d"),
+        ("postgresql://u:p@h/d", "postgresql+asyncpg://u:p@h/d"),
+        ("postgres://u:p%40@h/d", "postgresql+asyncpg://u:p%40@h/d"),
+    ],
+)
+def test_every_usual_url_means_the_one_driver(given: str, url: str) -> None:
+    assert settings(database_url=given).database_url == url
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("DATABASE_URL", "mysql://u:hunter2@h/d", r"DATABASE_URL: must start with postgresql\+asyncpg://, not mysql://"),
+        ("DATABASE_URL", "nonsense", "DATABASE_URL: "),
+        ("PORT", "70000", "PORT: Input should be less than or equal to 65535"),
+        ("WORKER_CONCURRENCY", "0", "WORKER_CONCURRENCY: Input should be greater than or equal to 1"),
+        ("ENVIRONMENT", "prod", "ENVIRONMENT: Input should be 'development', 'test' or 'production'"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_explained_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    get_settings.cache_clear()
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        get_settings()
+    get_settings.cache_clear()
+    assert "hunter2" not in str(refused.value)
+
+
+def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "")
+    assert settings().url is None
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        settings().port = 1  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_secret_does_not_show() -> None:
+    given = settings(roadmap_ai_secret="s3cr3t")
+    assert "s3cr3t" not in repr(given)
+    assert given.secret == "s3cr3t"
+
+
+def test_production_knows_no_well_known_secret() -> None:
+    assert settings().secret == "dev-secret"
+    assert settings(environment="production").secret is None
+
+
+@pytest.mark.parametrize(("given", "queues"), [("", None), ("a", ["a"]), (" a, b ,", ["a", "b"])])
+def test_queues_are_separated_by_commas_and_none_means_all(given: str, queues: list[str] | None) -> None:
+    assert settings(worker_queues=given).queues == queues
+
+
+def test_every_setting_is_documented_and_in_the_example() -> None:
+    reference = (config.ROOT / "docs/reference/settings.md").read_text()
+    example = (config.ROOT / ".env.example").read_text()
+    names = [name.upper() for name in Settings.model_fields]
+    assert [name for name in names if f"`{name}`" not in reference] == []
+    assert [name for name in names if f"{name}=" not in example] == []
+
+
+def test_the_root_holds_alembic() -> None:
+    assert Path(config.ROOT / "alembic.ini").is_file()

@@ -1,0 +1,60 @@
+"""The contract is committed, and changes only on purpose."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.config import ROOT
+from app.openapi import document
+from tests.support.workshop import Workshop
+
+COMMITTED = ROOT / "docs/reference/openapi.json"
+
+
+def operations() -> list[tuple[str, str, dict[str, Any]]]:
+    paths = json.loads(document())["paths"]
+    return [(path, method, operation) for path, methods in paths.items() for method, operation in methods.items()]
+
+
+def test_the_committed_document_is_the_code_s() -> None:
+    assert COMMITTED.read_text() == document(), "Run `make openapi`, and say in CHANGELOG.md what changed."
+
+
+def test_every_operation_has_a_name_and_a_description() -> None:
+    names = [operation["operationId"] for _, _, operation in operations()]
+    assert len(names) == len(set(names))
+    assert [path for path, _, operation in operations() if not operation.get("description")] == []
+
+
+def test_every_error_is_documented_as_a_problem() -> None:
+    for path, method, operation in operations():
+        for status, response in operation["responses"].items():
+            if status >= "400":
+                assert "application/problem+json" in response["content"], (path, method, status)
+
+
+async def test_every_example_works_as_it_is(workshop: Workshop, api: httpx2.AsyncClient) -> None:
+    @workshop.action()
+    async def echo(message: str) -> str:
+        return message
+
+    @workshop.action()
+    async def count_words(text: str) -> int:
+        return len(text)
+
+    schemas = json.loads(document())["components"]["schemas"]
+    bodies = [("/runs", "RunCreate"), ("/actions/run", "ActionRunCreate")]
+    for path, name in bodies:
+        for example in schemas[name]["examples"]:
+            assert (await api.post(path, json=example)).status_code == 202
+    documented = [operation for _, _, operation in operations() if "requestBody" in operation]
+    assert len(documented) == len(bodies)
+
+
+@pytest.mark.parametrize("path", ["/runs", "/actions/run"])
+def test_the_secret_is_a_documented_scheme(path: str) -> None:
+    assert json.loads(document())["paths"][path]["post"]["security"] == [{"Shared secret": []}]
