@@ -30,6 +30,7 @@ from app.main import create_app
 from app.outbound.postgres.database import make_engine
 
 TEMPLATE = "runledger_template"
+TESTRUN = "RUNLEDGER_TESTRUN"
 # The tests lose no power: what is promised is that a process may die, not the machine.
 FAST = {
     "fsync": "off",
@@ -38,6 +39,19 @@ FAST = {
     "max_connections": "300",
     "shared_buffers": "64MB",
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        # Not pytest's own folder: root's is closed to the user that root runs PostgreSQL as.
+        folder = Path(tempfile.mkdtemp(prefix="runledger-tests-"))
+        folder.chmod(0o755)
+        os.environ[TESTRUN] = str(folder)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(TESTRUN), ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -53,15 +67,9 @@ def server(testrun: Path) -> Iterator[URL]:
 
 
 @pytest.fixture(scope="session")
-def testrun(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A folder shared by the workers of a test run; the last one removes it."""
-    uid = getattr(request.config, "workerinput", {}).get("testrunuid", uuid.uuid4().hex)
-    # Not pytest's own folder: root's is closed to the user that root runs PostgreSQL as.
-    folder = Path(tempfile.gettempdir()) / f"runledger-tests-{uid}"
-    folder.mkdir(mode=0o755, exist_ok=True)
-    yield folder
-    if not (folder / "postgres" / "postmaster.pid").exists():
-        shutil.rmtree(folder, ignore_errors=True)
+def testrun() -> Path:
+    """A folder shared by the workers of a test run."""
+    return Path(os.environ[TESTRUN])
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,11 @@ def test_every_usual_url_means_the_one_driver(given: str, url: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("DATABASE_URL", "mysql://u:hunter2@h/d", r"DATABASE_URL: must start with postgresql\+asyncpg://, not mysql://"),
+        (
+            "DATABASE_URL",
+            "mysql://u:hunter2@h/d",
+            r"DATABASE_URL: must start with postgresql\+asyncpg://, not mysql://",
+        ),
         ("DATABASE_URL", "nonsense", "DATABASE_URL: "),
         ("PORT", "70000", "PORT: Input should be less than or equal to 65535"),
         ("WORKER_CONCURRENCY", "0", "WORKER_CONCURRENCY: Input should be greater than or equal to 1"),

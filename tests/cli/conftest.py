@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import pytest
 import pytest_asyncio
@@ -16,7 +20,17 @@ from sqlalchemy import URL
 from tests.conftest import TEMPLATE, _created
 from tests.support.processes import api_process, environment, worker_process
 
-from app.config import Settings
+from app.cli import main
+from app.config import Settings, get_settings
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended, and what it said."""
+
+    code: int
+    stdout: str
+    stderr: str
 
 
 @dataclass(frozen=True)
@@ -25,23 +39,31 @@ class Terminal:
 
     env: dict[str, str]
 
-    def run(self, *arguments: str, typed: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-        """The command's exit code and output; `typed` is its stdin."""
-        return subprocess.run(
-            self._command(arguments), env=self.env | env, input=typed, capture_output=True, text=True, timeout=60
-        )
+    def run(self, *arguments: str, typed: str = "", **env: str) -> Finished:
+        """A command that ends by itself, within this process: importing all it needs takes longer than it does.
 
-    def json(self, *arguments: str, **env: str) -> Any:
-        """What the command says with --json, when it succeeds."""
-        finished = self.run(*arguments, "--json", **env)
-        assert finished.returncode == 0, finished.stderr
-        return json.loads(finished.stdout)
+        `typed` is its stdin.
+        """
+        out, err, before = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+        get_settings.cache_clear()
+        with (
+            mock.patch.dict(os.environ, self.env | env, clear=True),
+            mock.patch("sys.argv", ["runledger", *arguments]),
+            mock.patch("sys.stdin", io.StringIO(typed)),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main()
+        signal.signal(signal.SIGTERM, before)
+        get_settings.cache_clear()
+        return Finished(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
     @contextlib.contextmanager
-    def started(self, *arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
-        """The command while it runs; told to stop, and if need be killed, at the end of the block."""
+    def started(self, *arguments: str, **env: str) -> Generator[subprocess.Popen[str]]:
+        """A command in a process of its own; told to stop, and if need be killed, at the end of the block."""
         with subprocess.Popen(
-            self._command(arguments),
+            [sys.executable, "-m", "app.cli", *arguments],
             env=self.env | env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -57,15 +79,24 @@ class Terminal:
                 except subprocess.TimeoutExpired:
                     process.kill()
 
+    def json(self, *arguments: str, **env: str) -> Any:
+        """What a command says with --json, when it succeeds."""
+        finished = self.run(*arguments, "--json", **env)
+        assert finished.code == 0, finished.stderr
+        return json.loads(finished.stdout)
+
     def submit(self, action: str, **params: Any) -> str:
         """A run's id."""
         inputs = [part for name, value in params.items() for part in ("-i", f"{name}={json.dumps(value)}")]
         finished = self.run("run", action, *inputs)
-        assert finished.returncode == 0, finished.stderr
+        assert finished.code == 0, finished.stderr
         return finished.stdout.strip()
 
-    def _command(self, arguments: tuple[str, ...]) -> list[str]:
-        return [sys.executable, "-m", "app.cli", *arguments]
+
+def settle(process: subprocess.Popen[str]) -> Finished:
+    """Wait until it, and whatever else writes to its output, has ended."""
+    stdout, stderr = process.communicate(timeout=40)
+    return Finished(process.returncode, stdout, stderr)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 from typing import Any
 
-from tests.cli.conftest import Terminal
+from tests.cli.conftest import Finished, Terminal
 from tests.support.processes import free_port
 
 
@@ -60,8 +59,8 @@ def test_an_embedded_database_that_was_not_made_is_not_made_by_looking(alone: Te
     assert not data.exists()
 
 
-def failed(finished: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
-    assert finished.returncode == 1, finished.stderr
+def failed(finished: Finished) -> list[dict[str, Any]]:
+    assert finished.code == 1, finished.stderr
     findings = json.loads(finished.stdout)
     assert "fail" in {finding["level"] for finding in findings}
     return findings

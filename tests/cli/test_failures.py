@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from examples.site import DemoSite
-from tests.cli.conftest import Terminal
+from tests.cli.conftest import Terminal, settle
 from tests.support.processes import free_port
 
 
@@ -46,15 +46,21 @@ def test_a_url_that_is_none_names_the_setting(house: Terminal, url: str) -> None
 
 
 def test_wrong_settings_are_exit_code_78_and_name_the_variable(house: Terminal) -> None:
-    for command in (["runs", "list"], ["up"], ["worker"]):
+    for command in (["runs", "list"], ["up"], ["api"], ["db", "check"], ["db", "upgrade"]):
         finished = house.run(*command, POLL_SECONDS="often")
-        assert (finished.returncode, finished.stdout) == (78, "")
-        assert "POLL_SECONDS" in finished.stderr
+        assert (finished.code, finished.stdout) == (78, "")
+        assert finished.stderr.startswith("Invalid settings. POLL_SECONDS: ")
+
+
+def test_a_process_of_its_own_ends_without_a_traceback_too(house: Terminal) -> None:
+    for command in (["runs", "get", "nonsense"], ["worker"]):
+        with house.started(*command, POLL_SECONDS="often") as process:
+            finished = settle(process)
+        assert finished.code == 78
         assert "Traceback" not in finished.stderr
 
 
 def failure(terminal: Terminal, *arguments: str, **env: str) -> str:
     finished = terminal.run(*arguments, **env)
-    assert (finished.returncode, finished.stdout) == (1, ""), finished.stderr
-    assert "Traceback" not in finished.stderr
+    assert (finished.code, finished.stdout) == (1, ""), finished.stderr
     return finished.stderr

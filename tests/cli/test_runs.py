@@ -55,9 +55,9 @@ def test_a_waiting_run_is_cancelled_at_once_and_can_be_retried(house: Terminal) 
     run_id = house.json("run", "echo", "-i", "message=hi", "--at", "2100-01-01")["id"]
     assert house.run("runs", "cancel", run_id).stdout == f"{run_id} cancelled\n"
     again = house.run("runs", "cancel", run_id)
-    assert again.returncode == 1
+    assert again.code == 1
     assert "The run has ended" in again.stderr
-    assert house.run("runs", "retry", run_id).returncode == 0
+    assert house.run("runs", "retry", run_id).code == 0
     house.run("runs", "tail", run_id)
     assert house.json("runs", "get", run_id)["state"] == "succeeded"
 
@@ -71,6 +71,6 @@ def test_a_running_run_is_asked_to_stop(house: Terminal) -> None:
 def test_an_id_that_no_run_has_is_exit_code_1(house: Terminal) -> None:
     for command in ("get", "tail", "cancel", "retry"):
         finished = house.run("runs", command, "run_20200101T000000Z_00000000")
-        assert (finished.returncode, finished.stdout) == (1, "")
+        assert (finished.code, finished.stdout) == (1, "")
         assert "Run not found" in finished.stderr
         assert "runledger runs list" in finished.stderr

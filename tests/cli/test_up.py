@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-from tests.cli.conftest import Terminal
+from tests.cli.conftest import Terminal, settle
 from tests.support.processes import free_port
 
 
@@ -29,22 +29,24 @@ def test_up_migrates_serves_and_stops_on_sigterm_leaving_nothing(up: subprocess.
     events = httpx2.get(f"{url}/runs/{run['id']}/events", timeout=20).text
     assert '"state":"succeeded"' in events
     up.send_signal(signal.SIGTERM)
-    assert everything_said(up).endswith("Stopped.\n")
-    assert up.returncode == 0
+    finished = settle(up)
+    assert finished.code == 0
+    assert finished.stderr.endswith("Stopped.\n")
 
 
 def test_up_ends_when_the_api_ends_and_says_so(up: subprocess.Popen[str]) -> None:
     url_when_up(up)
     os.kill(api_pid(up), signal.SIGKILL)
-    assert "The API has ended with exit code -9" in everything_said(up)
-    assert up.returncode == 1
+    finished = settle(up)
+    assert finished.code == 1
+    assert "The API has ended with exit code -9" in finished.stderr
 
 
 def test_up_says_that_the_port_is_taken_before_it_starts_anything(blank: Terminal) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         finished = blank.run("up", PORT=str(port))
-    assert (finished.returncode, finished.stdout) == (1, "")
+    assert (finished.code, finished.stdout) == (1, "")
     assert finished.stderr == (
         f"Port {port} on 127.0.0.1 is taken.\nChoose another with PORT={port + 1} before the command.\n"
     )
@@ -52,13 +54,13 @@ def test_up_says_that_the_port_is_taken_before_it_starts_anything(blank: Termina
 
 def test_up_does_not_serve_strangers_by_accident(blank: Terminal) -> None:
     finished = blank.run("up", HOST="0.0.0.0", PORT="0")
-    assert finished.returncode == 78
+    assert finished.code == 78
     assert "ROADMAP_AI_SECRET" in finished.stderr
 
 
 def test_up_says_that_the_database_does_not_answer(blank: Terminal) -> None:
     finished = blank.run("up", PORT="0", DATABASE_URL=f"postgresql://u:hidden@127.0.0.1:{free_port()}/x")
-    assert (finished.returncode, finished.stdout) == (1, "")
+    assert (finished.code, finished.stdout) == (1, "")
     assert "DATABASE_URL" in finished.stderr
     assert "hidden" not in finished.stderr
 
@@ -67,14 +69,13 @@ def test_the_api_alone_stops_on_sigterm_with_exit_code_0(alone: Terminal) -> Non
     with alone.started("api", "--port", "0") as api:
         lines_until(api, "Uvicorn running")
         api.terminate()
-        api.communicate(timeout=20)
-    assert api.returncode == 0
+        assert settle(api).code == 0
 
 
 def url_when_up(up: subprocess.Popen[str]) -> str:
     assert up.stdout is not None
     announced = re.search(r"http://127\.0\.0\.1:\d+", up.stdout.readline())
-    assert announced, up.communicate()[1]
+    assert announced, settle(up).stderr
     return announced[0]
 
 
@@ -88,8 +89,3 @@ def lines_until(process: subprocess.Popen[str], words: str) -> str:
     """The first line of stderr with these words."""
     assert process.stderr is not None
     return next(line for line in process.stderr if words in line)
-
-
-def everything_said(up: subprocess.Popen[str]) -> str:
-    """All of stderr; it ends when the last process that could write to it has ended."""
-    return up.communicate(timeout=40)[1]

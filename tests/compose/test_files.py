@@ -6,7 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from tests.compose.stack import docker
+from tests.compose.stack import ROOT, docker
+
+from app.config import Settings
 
 pytestmark = pytest.mark.usefixtures("compose")
 
@@ -80,3 +82,9 @@ def test_in_production_secrets_are_files_and_strangers_are_refused(production: d
     # Nor may the default of development, or a line of .env, come before the file.
     assert environment["DATABASE_URL"] == environment["ROADMAP_AI_SECRET"] == ""
     assert {secret["source"] for secret in container["secrets"]} == {"database_url", "roadmap_ai_secret"}
+
+
+def test_every_setting_is_in_the_example_with_a_line_of_meaning() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    named = {line[1:].partition("=")[0].lower() for line in lines if line[:1] == "#" and line[1:2].isupper()}
+    assert set(Settings.model_fields) <= named

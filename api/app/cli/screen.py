@@ -31,7 +31,7 @@ def show(text: str) -> None:
 
 def show_json(value: Any) -> None:
     """Print a result as indented JSON, in colour on a terminal."""
-    stdout.print_json(json=json.dumps(value), ensure_ascii=not _is_utf8(stdout))
+    stdout.print_json(data=value, highlight=stdout.is_terminal)
 
 
 def show_json_line(value: Any) -> None:
@@ -77,7 +77,3 @@ def complain(failure: Failure) -> None:
 def printable(text: str) -> str:
     """The text without what would steer a terminal: it may come from anywhere."""
     return _CONTROL.sub("", text)
-
-
-def _is_utf8(console: Console) -> bool:
-    return console.encoding.startswith("utf")

@@ -158,7 +158,9 @@ async def follow_run(
         match item:
             case EventRead(seq=seq):
                 last = seq
-                yield ServerSentEvent(id=str(seq), event=item.type, data=item.model_dump(mode="json", include={"at"}) | item.data)
+                yield ServerSentEvent(
+                    id=str(seq), event=item.type, data=item.model_dump(mode="json", include={"at"}) | item.data
+                )
             case RunRead():
                 yield ServerSentEvent(id=str(last), event="end", data=item)
 

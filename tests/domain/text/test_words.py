@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.text.words import count, merge, split_in_parts
@@ -32,27 +32,32 @@ def test_words_are_counted_without_regard_to_case_and_script(text: str, words: d
     assert count(text) == words
 
 
+@settings(deadline=None)
 @given(text=WORDY, parts=PARTS)
 def test_the_parts_joined_are_the_text(text: str, parts: int) -> None:
     assert "".join(split_in_parts(text, parts)) == text
 
 
+@settings(deadline=None)
 @given(text=WORDY, parts=PARTS)
 def test_there_are_as_many_parts_as_asked_for_or_as_there_are_words(text: str, parts: int) -> None:
     assert len(split_in_parts(text, parts)) == max(1, min(parts, sum(count(text).values())))
 
 
+@settings(deadline=None)
 @given(text=WORDY, parts=PARTS)
 def test_no_part_has_two_words_more_than_another(text: str, parts: int) -> None:
     sizes = [sum(count(part).values()) for part in split_in_parts(text, parts)]
     assert max(sizes) - min(sizes) <= 1
 
 
+@settings(deadline=None)
 @given(text=WORDY, parts=PARTS)
 def test_counting_the_parts_is_counting_the_whole(text: str, parts: int) -> None:
     assert merge(count(part) for part in split_in_parts(text, parts)) == merge([count(text)])
 
 
+@settings(deadline=None)
 @given(counts=st.dictionaries(st.text(min_size=1), st.integers(min_value=1, max_value=9)))
 def test_the_most_common_words_are_twenty_and_ties_are_alphabetical(counts: dict[str, int]) -> None:
     whole = merge([counts])
@@ -61,6 +66,7 @@ def test_the_most_common_words_are_twenty_and_ties_are_alphabetical(counts: dict
     assert ranks == sorted((-number, word) for word, number in counts.items())[:20]
 
 
+@settings(deadline=None)
 @given(text=st.text(st.characters()) | st.text(st.sampled_from("a\x00\ud800\udfff ")))
 def test_counts_can_be_stored_whatever_the_text(text: str) -> None:
     stored = json.dumps(count(text), ensure_ascii=False).encode()

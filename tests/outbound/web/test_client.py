@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ssrfguard import Policy, Resolver
 
@@ -325,6 +325,14 @@ async def test_https_where_something_else_is_spoken_is_unavailable() -> None:
         assert type(await error_of(web.fetch(f"https://{OUR_OWN}:{port}/"))) is Unavailable
 
 
+async def test_tls_that_breaks_in_the_middle_is_unavailable() -> None:
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        raise ssl.SSLError("bad record mac")
+
+    async with open_web_client(allow_private=False, transport=httpx2.MockTransport(handler)) as web:
+        assert type(await error_of(web.fetch("https://example.com/"))) is Unavailable
+
+
 async def test_a_handshake_that_is_given_up_leaves_no_connection_behind() -> None:
     hung_up = asyncio.Event()
 
@@ -367,6 +375,7 @@ async def test_an_error_names_the_host_and_keeps_the_password() -> None:
             assert "s3cret" not in "".join(traceback.format_exception(raised))
 
 
+@settings(deadline=None)
 @given(location=st.text())
 async def test_no_location_header_can_surprise_us(location: str) -> None:
     def handler(request: httpx2.Request) -> httpx2.Response:
@@ -377,6 +386,7 @@ async def test_no_location_header_can_surprise_us(location: str) -> None:
         await error_of(web.fetch("http://example.com/"))
 
 
+@settings(deadline=None)
 @given(header=st.text(st.characters(codec="latin-1")) | st.integers().map(str))
 async def test_no_retry_after_header_can_surprise_us(header: str) -> None:
     def handler(request: httpx2.Request) -> httpx2.Response:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import RateLimited, Rejected, Unavailable
@@ -136,6 +136,7 @@ LINES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(lines=LINES, rest=st.binary(max_size=50))
 async def test_no_robots_txt_can_surprise_us(lines: list[str], rest: bytes) -> None:
     async with visiting(Site(text="\n".join(lines).encode("utf-8", "surrogatepass") + rest)) as web:

@@ -174,7 +174,7 @@ async def open_web_client(
     transport: httpx2.AsyncBaseTransport | None = None,
     now: Callable[[], float] = time.time,
 ) -> AsyncGenerator[WebClient]:
-    """Open a client of the public web; `allow_private` adds loopback and private addresses, on any port.
+    """Open a client of the public web; `allow_private` adds loopback and private addresses, and any port.
 
     `transport` stands in for the network. `now` is seconds since 1970: it dates `Retry-After` and robots.txt.
     """
@@ -299,7 +299,7 @@ def _faults_as_errors(host: str) -> Generator[None]:
         yield
     except (TimeoutError, httpx2.TimeoutException) as late:
         raise Unavailable(f"{host} took too long to answer. Try again later.") from late
-    except httpx2.HTTPError as fault:
+    except (httpx2.HTTPError, OSError) as fault:  # ssl.SSLError comes through as it is
         reason = type(fault).__name__
         raise Unavailable(f"{host} cannot be reached or broke off ({reason}). Try again later.") from fault
     except BlockedAddressError as blocked:
@@ -334,7 +334,9 @@ def _expect_type(response: httpx2.Response, accept: tuple[str, ...]) -> None:
     sent = _content_type(response)
     if sent not in accept:
         wanted = " or ".join(accept)
-        raise Rejected(f"{response.url.host} answered with {sent or 'no content type'}, not {wanted}.")
+        raise Rejected(
+            f"{response.url.host} answered with {sent or 'no content type'}, not {wanted}. Give the URL of a page."
+        )
 
 
 def _content_type(response: httpx2.Response) -> str:
@@ -356,7 +358,7 @@ async def _read_body(response: httpx2.Response, max_bytes: int) -> bytes:
     host = response.url.host
     # What is compressed twice may grow a million times before the first byte can be counted.
     if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", "gzip", "deflate"):
-        raise Rejected(f"{host} compressed its answer in a way that was not asked for. It cannot be read.")
+        raise Rejected(f"{host} compressed its answer in a way that was not asked for. Give another URL.")
     response.stream = _CappedStream(response, max_bytes)
     body = bytearray()
     async with contextlib.aclosing(response.aiter_bytes()) as chunks:

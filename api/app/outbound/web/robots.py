@@ -35,7 +35,8 @@ class Robots:
         """
         rules = await self._rules(urljoin(url, "/robots.txt"))
         if not rules.can_fetch(url, ROBOT):
-            raise Rejected(f"The robots.txt of {urlsplit(url).hostname} does not allow this URL to be fetched.")
+            site = urlsplit(url).hostname
+            raise Rejected(f"The robots.txt of {site} does not allow this URL to be fetched. Give another URL.")
 
     async def _rules(self, robots_url: str) -> Protego:
         since, rules = self._kept.get(robots_url, (0.0, None))
