@@ -24,7 +24,7 @@ from app.cli.address import first_free, require_free
 from app.cli.backend import cancelled_by_signals, running
 from app.cli.client import Client
 from app.cli.events import reason
-from app.cli.failure import Failure
+from app.cli.failure import INTERRUPTED, Failure
 from app.cli.schema import prepare_database
 from app.cli.screen import complaints, say, show, show_table, stdout
 from app.cli.watching import Display, display_on, watch
@@ -36,7 +36,7 @@ outrageous fortune, or to take arms against a sea of troubles and by opposing en
 by a sleep to say we end the heart-ache and the thousand natural shocks that flesh is heir to.
 """
 LONG_TEXT = SOLILOQUY * 3_000
-INTERRUPTED = 130
+PATIENCE_SECONDS = 60
 LAST_WORDS = 4_000
 """Characters of the processes' log that explain a failure."""
 
@@ -83,7 +83,7 @@ async def perform(settings: Settings, examples: list[Example]) -> list[Run]:
     with tempfile.TemporaryFile("w+") as log:
         try:
             async with running(settings, choose_port(settings), output=log) as backend:
-                return await submit_and_watch(settings, backend.url, examples)
+                return await backend.during(submit_and_watch(settings, backend.url, examples))
         except Failure:
             show_last_words(log)
             raise
@@ -93,7 +93,11 @@ async def submit_and_watch(settings: Settings, url: str, examples: list[Example]
     say(f"Submitting {len(examples)} runs to {url}")
     async with Client(settings.model_copy(update={"runledger_url": url})) as client:
         with display_on(stdout) as display:
-            return await asyncio.gather(*(submit(client, example, display) for example in examples))
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    return await asyncio.gather(*(submit(client, example, display) for example in examples))
+            except TimeoutError:
+                raise Failure(f"The runs have not ended after {PATIENCE_SECONDS} s.") from None
 
 
 async def submit(client: Client, example: Example, display: Display) -> Run:

@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.support.workshop import Workshop
 
 from app.config import ROOT
 from app.openapi import document
-from tests.support.workshop import Workshop
 
 COMMITTED = ROOT / "docs/reference/openapi.json"
 

@@ -105,7 +105,8 @@ class EmbeddedPostgres:
         self.data.mkdir(parents=True, exist_ok=True)
         self._give(self.data)
         self._run(
-            "initdb", "-U", _SUPERUSER, "--auth=trust", "--encoding=utf8", "--locale=C", "--no-sync", "-D", str(self.data)
+            "initdb", "--username", _SUPERUSER, "--auth=trust", "--encoding=utf8", "--locale=C", "--no-sync",
+            "--pgdata", str(self.data),
         )  # fmt: skip
         with (self.data / "postgresql.conf").open("a") as configuration:
             configuration.writelines(f"{name} = '{value}'\n" for name, value in self.settings.items())

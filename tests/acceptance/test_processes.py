@@ -15,12 +15,12 @@ import httpx2
 import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncEngine
-
-from app.config import ROOT, Settings
-from app.outbound.postgres.database import make_engine
 from tests.conftest import alembic
 from tests.support.eventually import eventually
 from tests.support.processes import api_process, environment, running, worker_process
+
+from app.config import ROOT, Settings
+from app.outbound.postgres.database import make_engine
 
 # Big enough that a worker can be killed in the middle of counting it.
 LONG_TEXT = "the quick brown fox jumps over the lazy dog " * 22_000

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx2
+from tests.support.eventually import eventually
 
 from app.config import ROOT, Settings
-from tests.support.eventually import eventually
 
 _PASSED_ON = (
     "environment", "database_url", "poll_seconds", "heartbeat_seconds", "lease_seconds", "sweep_seconds",
@@ -40,8 +40,13 @@ def running(*arguments: str, env: dict[str, str], log: Path) -> Iterator[subproc
     """`python …`, writing to `log`; told to stop, and if need be killed, at the end of the block."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, *arguments], cwd=ROOT / "api", env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )  # fmt: skip
+            [sys.executable, *arguments],
+            cwd=ROOT / "api",
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
     try:
         yield process
     finally:

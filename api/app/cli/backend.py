@@ -7,9 +7,9 @@ import contextlib
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any, TypeVar
 
 import httpx2
 
@@ -17,6 +17,8 @@ from app.cli.address import url_of
 from app.cli.failure import Failure
 from app.cli.screen import say
 from app.config import Settings
+
+T = TypeVar("T")
 
 START_SECONDS = 60.0
 LOOK_AGAIN_SECONDS = 0.1
@@ -61,18 +63,30 @@ class Backend:
     url: str
     children: tuple[Child, Child]
 
-    async def wait(self) -> None:
-        """Wait until one of the two ends by itself.
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the work returns.
 
         Raises:
-            Failure: that it has ended.
+            Failure: API or worker has ended before the work.
         """
-        waits = [asyncio.create_task(child.process.wait()) for child in self.children]
+        task = asyncio.create_task(work)
+        ends = [asyncio.create_task(child.process.wait()) for child in self.children]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([task, *ends], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                self.require_running()
+            return await task
         finally:
-            for wait in waits:
-                wait.cancel()
+            for waiting in (task, *ends):
+                waiting.cancel()
+            await asyncio.gather(task, *ends, return_exceptions=True)
+
+    def require_running(self) -> None:
+        """Do nothing while both run.
+
+        Raises:
+            Failure: one has ended by itself.
+        """
         for child in self.children:
             child.require_running()
 
@@ -87,13 +101,13 @@ async def running(settings: Settings, port: int, *, output: IO[str] | None = Non
     Raises:
         Failure: one of them ended, or the API was not ready in time.
     """
+    say("Starting API and worker …")
     patience = settings.grace_seconds + SPARE_SECONDS
     # The worker ends first: whoever watches a run is told by the API that it went back to the queue.
     async with (
         _child("API", ["app.cli", "api", "--port", str(port)], output, patience) as api,
         _child("worker", ["app.worker_main"], output, patience) as worker,
     ):
-        say("Starting API and worker …")
         backend = Backend(url_of(settings.host, port), (api, worker))
         await _ready(backend)
         yield backend
@@ -138,8 +152,7 @@ async def _ready(backend: Backend) -> None:
     try:
         async with asyncio.timeout(START_SECONDS), httpx2.AsyncClient(trust_env=False) as http:
             while not await _answers(http, f"{backend.url}/readyz"):
-                for child in backend.children:
-                    child.require_running()
+                backend.require_running()
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
     except TimeoutError:
         raise Failure(

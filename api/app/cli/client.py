@@ -41,12 +41,13 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self.url = (settings.runledger_url or url_of(settings.host, settings.port)).rstrip("/")
+        parsed = _parsed(self.url)
         self._http = httpx2.AsyncClient(
-            base_url=_parsed(self.url),
+            base_url=parsed,
             headers=_credential(settings),
             timeout=TIMEOUT_SECONDS,
             # A proxy for the outside cannot reach what listens on this machine.
-            trust_env=_parsed(self.url).host not in LOOPBACK,
+            trust_env=parsed.host not in LOOPBACK,
         )
 
     async def __aenter__(self) -> Self:
@@ -70,12 +71,12 @@ class Client:
             response = await self._http.post(path, json=body)
         return self._answer(response)
 
-    async def follow(self, run: str) -> AsyncGenerator[Event]:
-        """The events of the run at a path, each once and in order, and last `end`; across broken connections."""
+    async def follow(self, path: str) -> AsyncGenerator[Event]:
+        """The events of the run at `path`, each once and in order, and last `end`; across broken connections."""
         seen, failures = "", RECONNECTS
         while True:
             try:
-                async with contextlib.aclosing(self._stream(run, after=seen)) as stream:
+                async with contextlib.aclosing(self._stream(path, after=seen)) as stream:
                     async for event in stream:
                         failures = 0
                         if event is None:
@@ -90,17 +91,17 @@ class Client:
                     raise
             await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _stream(self, run: str, *, after: str) -> AsyncGenerator[Event | None]:
+    async def _stream(self, path: str, *, after: str) -> AsyncGenerator[Event | None]:
         """One connection's events; `None` is a sign of life."""
         patience = httpx2.Timeout(TIMEOUT_SECONDS, read=SILENCE_SECONDS)
         with self._reaching():
-            async with self._http.sse(f"{run}/events", headers={"Last-Event-ID": after}, timeout=patience) as source:
+            async with self._http.sse(f"{path}/events", headers={"Last-Event-ID": after}, timeout=patience) as source:
                 if not source.response.is_success:
                     await source.response.aread()
                     raise self._refusal(source.response)
                 if source.response.status_code == NOTHING_MORE:
                     # The connection broke between the run's last event and the run itself.
-                    yield Event(after, "end", await self.get(run))
+                    yield Event(after, "end", await self.get(path))
                     return
                 async for sent in source:
                     yield Event(sent.id, sent.event, json.loads(sent.data)) if sent.data else None

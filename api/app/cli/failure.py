@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 WRONG_SETTINGS = 78
+INTERRUPTED = 130
 
 
 class Failure(Exception):

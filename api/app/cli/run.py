@@ -10,11 +10,9 @@ import typer
 
 from app.cli.connection import connect
 from app.cli.events import reason
-from app.cli.failure import Failure
+from app.cli.failure import INTERRUPTED, Failure
 from app.cli.inputs import read_params
 from app.cli.screen import say, show, show_json, stderr
-
-INTERRUPTED = 130
 
 _INPUT = "key=value (JSON, else text), key=@file (its text), @file or - (a JSON object in a file, on stdin)."
 

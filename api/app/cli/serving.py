@@ -40,4 +40,5 @@ def api(
 def worker() -> None:
     """Perform runs until told to stop."""
     # Instead of this process, not in it: what a service manager signals is the worker itself.
+    # -P: ours, whatever `app` folder there is where this was started.
     os.execv(sys.executable, [sys.executable, "-P", "-m", "app.worker_main"])  # noqa: S606 - our own module

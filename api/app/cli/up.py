@@ -36,6 +36,10 @@ async def _serve(settings: Settings, port: int) -> None:
             async with running(settings, port) as backend:
                 show(f"Runledger is up: {backend.url} (reference: {backend.url}/docs)")
                 say("Ctrl-C stops it.")
-                await backend.wait()
+                await backend.during(_for_ever())
         except asyncio.CancelledError:
             say("Stopped.")
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()

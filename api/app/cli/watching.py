@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from types import TracebackType
-from typing import Any, Protocol, Self
+from collections.abc import Generator
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -16,13 +16,7 @@ from app.cli.screen import printable
 
 
 class Display(Protocol):
-    """Shows the events of several runs. A context manager."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    """Shows the events of several runs."""
 
     def add(self, run_id: str, label: str) -> None:
         """Make room for a run."""
@@ -48,35 +42,29 @@ async def watch(client: Client, run: dict[str, Any], display: Display, *, label:
     raise AssertionError("a stream ends with the end of its run")
 
 
-def display_on(console: Console) -> Display:
-    """The display that fits the console."""
-    return Bars(console) if console.is_terminal else Lines(console)
+@contextlib.contextmanager
+def display_on(console: Console) -> Generator[Display]:
+    """The display that fits the console, for the length of the block."""
+    if not console.is_terminal:
+        yield Lines(console)
+        return
+    columns = (
+        SpinnerColumn(finished_text=" "),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Bars(progress)
 
 
 class Bars(Display):
     """A progress bar for each run."""
 
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            SpinnerColumn(finished_text=" "),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=console,
-        )
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self._bars: dict[str, TaskID] = {}
-
-    @override
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    @override
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     @override
     def add(self, run_id: str, label: str) -> None:
@@ -84,9 +72,10 @@ class Bars(Display):
 
     @override
     def show(self, run_id: str, event: Event) -> None:
-        self._progress.update(self._bars[run_id], **_bar(event))
+        bar = self._bars[run_id]
+        self._progress.update(bar, **_changes(event))
         if event.type == "end":
-            self._progress.stop_task(self._bars[run_id])
+            self._progress.stop_task(bar)
 
 
 class Lines(Display):
@@ -95,15 +84,6 @@ class Lines(Display):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._labels: dict[str, str] = {}
-
-    @override
-    def __enter__(self) -> Self:
-        return self
-
-    @override
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
     @override
     def add(self, run_id: str, label: str) -> None:
@@ -116,7 +96,7 @@ class Lines(Display):
             self._console.print(printable(text), soft_wrap=True)
 
 
-def _bar(event: Event) -> dict[str, Any]:
+def _changes(event: Event) -> dict[str, Any]:
     note = printable(line(event))
     match event.type:
         case "progress":

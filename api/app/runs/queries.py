@@ -47,7 +47,8 @@ async def insert_runs(connection: AsyncConnection, runs: Sequence[dict[str, Any]
                    schedule_at timestamptz, tags text[], max_attempts integer, parent_id text, replay_of text,
                    trace_context jsonb)
         ), job AS (
-            INSERT INTO procrastinate_jobs (id, task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at)
+            INSERT INTO procrastinate_jobs (id, task_name, args, queue_name, priority, lock, queueing_lock,
+                                            scheduled_at)
             SELECT job_id, action, params, queue, priority, lock, queueing_lock, schedule_at FROM asked
         ), run AS (
             INSERT INTO action_runs (job_id, action, params, state, queue, priority, lock, tags, schedule_at,
