@@ -21,12 +21,12 @@ T = TypeVar("T")
 class Stack:
     """The containers of docker-compose.test.yml. COMPOSE_PROJECT_NAME names another project than the file does."""
 
-    def compose(self, *arguments: str, stdin: str | None = None) -> str:
-        return docker("compose", "--file", "docker-compose.test.yml", *arguments, stdin=stdin)
+    def compose(self, *arguments: str) -> str:
+        return docker("compose", "--file", "docker-compose.test.yml", *arguments)
 
-    def within(self, service: str, *command: str, stdin: str | None = None) -> str:
+    def within(self, service: str, *command: str) -> str:
         """What a command says that is run in a service's container."""
-        return self.compose("exec", "-T", service, *command, stdin=stdin)
+        return self.compose("exec", "-T", service, *command)
 
     def inspect(self, service: str) -> dict[str, Any]:
         container = self.compose("ps", "--all", "--quiet", service).strip()
@@ -69,9 +69,9 @@ class Stack:
                     yield name, json.loads(line.removeprefix("data: "))
 
 
-def docker(*arguments: str, stdin: str | None = None) -> str:
+def docker(*arguments: str) -> str:
     """What a `docker` command says; an `AssertionError` with its complaint if it fails."""
-    done = subprocess.run(["docker", *arguments], cwd=ROOT, input=stdin, capture_output=True, text=True, check=False)
+    done = subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -24,13 +24,11 @@ from app.errors import ActionError, RateLimited, Rejected, Unavailable
 from app.outbound.web.client import (
     MAX_BYTES,
     USER_AGENT,
-    GuardedNetwork,
-    GuardedTransport,
     Page,
     WebClient,
     open_web_client,
-    web_policy,
 )
+from app.outbound.web.guard import GuardedNetwork, GuardedTransport, web_policy
 
 NOW = 1_766_000_000.0
 SOON = 0.3
