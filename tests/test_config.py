@@ -57,6 +57,20 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings().url is None
 
 
+def test_an_empty_secret_file_is_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "roadmap_ai_secret").write_text("\n")
+    given = Settings(_env_file=None, _secrets_dir=tmp_path, environment="production", host="0.0.0.0")
+    assert given.secret is None
+    with pytest.raises(ConfigurationError, match="Set ROADMAP_AI_SECRET"):
+        given.check_exposure()
+
+
+@pytest.mark.parametrize("secret", ["dev-secret", "short"])
+def test_production_refuses_a_secret_that_is_easy_to_guess(secret: str) -> None:
+    with pytest.raises(ConfigurationError, match="fewer than 16 characters"):
+        settings(environment="production", roadmap_ai_secret=secret).check_exposure()
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         settings().port = 1  # pyright: ignore[reportAttributeAccessIssue]

@@ -17,6 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds alembic.ini: the project, or the image's working directory."""
 
 DEVELOPMENT_SECRET = "dev-secret"  # noqa: S105 - the documents' own example, refused in production
+SHORTEST_SECRET = 16
+"""Characters, in production."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -67,6 +69,12 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    @field_validator("database_url", "roadmap_ai_secret", mode="before")
+    @classmethod
+    def _empty_is_not_set(cls, value: object) -> object:
+        # Of the environment pydantic-settings knows this, of secret files it does not.
+        return None if isinstance(value, str) and not value.strip() else value
+
     @field_validator("database_url")
     @classmethod
     def _one_driver(cls, url: str | None) -> str | None:
@@ -107,8 +115,14 @@ class Settings(BaseSettings):
         """Refuse to serve strangers by accident.
 
         Raises:
-            ConfigurationError: the bind is not loopback, and neither a credential nor ALLOW_ANONYMOUS is set.
+            ConfigurationError: the bind is not loopback, and neither a credential nor ALLOW_ANONYMOUS is set; or in
+                production, the secret is easy to guess.
         """
+        if self.environment == "production" and len(self.secret or "x" * SHORTEST_SECRET) < SHORTEST_SECRET:
+            raise ConfigurationError(
+                f"ROADMAP_AI_SECRET has fewer than {SHORTEST_SECRET} characters. "
+                "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
         if self.roadmap_ai_secret is None and not self.open_to_anyone:
             raise ConfigurationError(
                 f"HOST={self.host} can be reached from other machines, and no credential is configured. "

@@ -14,7 +14,7 @@ from pathlib import Path
 from alembic import op
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import Script, ScriptDirectory
+from alembic.script import ScriptDirectory
 from procrastinate.schema import SchemaManager
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -77,15 +77,22 @@ def named_scripts(revisions: ScriptDirectory) -> dict[str, str]:
 
 
 async def missing_revisions(engine: AsyncEngine) -> set[str]:
-    """The newest revisions of this code that the database has not been upgraded to."""
+    """The newest revisions of this code that the database has not been upgraded to.
+
+    A database that is ahead lacks nothing: schema is upgraded first, while the code before it still works.
+    """
     async with engine.connect() as connection:
         recorded = await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_heads())
-    return set(_revisions().get_heads()) - {revision.revision for revision in _applied(recorded)}
+    return set(_revisions().get_heads()) - _applied(recorded)
 
 
-def _applied(recorded: tuple[str, ...]) -> set[Script]:
+def _applied(recorded: tuple[str, ...]) -> set[str]:
+    revisions = _revisions()
+    known = {revision.revision for revision in revisions.walk_revisions()}
+    if not known.issuperset(recorded):
+        return known
     # A branch that another one depends on is not recorded by itself.
-    return _revisions().get_all_current(recorded) if recorded else set()
+    return {revision.revision for revision in revisions.get_all_current(recorded)} if recorded else set()
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from app.config import Settings
 
 _CALL = re.compile(r"(?P<job>[\w.:-]+\[(?:\d+|None)\])\(.*\)| - Result: .*", re.DOTALL)
 _OURS = ("job_id", "action", "attempt", "seconds")
+_UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access")
 _QUIET = ("procrastinate", "httpx2", "httpcore2", "trafilatura", "htmldate", "asyncio", "alembic")
 
 
@@ -54,5 +55,8 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
+    for name in _UVICORN:
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
