@@ -1,0 +1,97 @@
+"""The actions that come with it, and the cron task, in the real app over a test's database."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator
+
+import pytest
+from procrastinate.periodic import PeriodicDeferrer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import tasks
+from app.config import Settings
+from app.engine.connector import SQLAlchemyAsyncConnector
+from app.runs.schemas import RunRead
+from examples.site import DemoSite
+from tests.support.workshop import Workshop
+
+
+@pytest.fixture
+async def real(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Workshop]:
+    connector = SQLAlchemyAsyncConnector(engine, timeout=settings.db_timeout_seconds)
+    with tasks.procrastinate_app.replace_connector(connector):
+        yield Workshop(settings, engine, tasks.procrastinate_app, tasks.action)
+
+
+async def test_echo_says_it_back(real: Workshop) -> None:
+    assert (await performed(real, "echo", message="héllo 漢")).result == {"message": "héllo 漢"}
+
+
+async def test_sleep_says_how_long(real: Workshop) -> None:
+    run = await performed(real, "sleep", seconds=0, message="soon")
+    assert run.result == {"slept_seconds": 0, "message": "soon"}
+
+
+async def test_count_words_counts_in_ten_steps_with_progress(real: Workshop) -> None:
+    run = await performed(real, "count_words", text="to be or not to be, that is the question")
+    assert run.result["total"] == 10
+    assert run.result["most_common"][0] == {"word": "be", "count": 2}
+    assert len(await real.events(run, "step")) == 10
+    assert run.progress is not None
+    assert (run.progress.percent, run.progress.message) == (100, "part 10 of 10")
+
+
+async def test_scrape_page_reads_a_page_and_succeeds_by_retry_where_a_site_has_a_bad_moment(real: Workshop) -> None:
+    with DemoSite() as site:
+        page = await performed(real, "scrape_page", url=site.url)
+        moody = await performed(real, "scrape_page", url=f"{site.url.rstrip('/')}/moody")
+    assert page.state == "succeeded"
+    assert page.result["title"]
+    assert page.result["description"]
+    assert page.result["links"]
+    assert (moody.state, moody.attempt) == ("succeeded", 3)
+
+
+async def test_a_page_that_is_not_there_is_not_asked_for_again(real: Workshop) -> None:
+    with DemoSite() as site:
+        run = await performed(real, "scrape_page", url=f"{site.url.rstrip('/')}/nothing-here")
+    assert (run.state, run.attempt) == ("failed", 1)
+    assert run.error is not None
+    assert run.error["type"] == "/problems/rejected"
+
+
+async def test_prune_ledger_deletes_what_ended_long_ago_and_nothing_else(real: Workshop) -> None:
+    old, waiting = await performed(real, "count_words", text="a b"), await real.submit("echo", message="x")
+    await real.execute("UPDATE action_runs SET created_at = created_at - interval '31 days'")
+    await real.execute("UPDATE action_runs SET finished_at = finished_at - interval '31 days'")
+    fresh = await real.submit("echo", message="y")
+    await real.queue.job_manager.cancel_job_by_id_async(
+        await real.value("SELECT job_id FROM action_runs WHERE id = :id", id=fresh.id)
+    )
+    await real.queue.configure_task("prune_ledger", queue="first").defer_async(days=30)
+    await real.drain(queues=["first"])
+    kept = [row["id"] for row in await real.fetch("SELECT id FROM action_runs WHERE queue <> 'first' ORDER BY job_id")]
+    assert kept == [waiting.id, fresh.id]
+    for table in ("run_events", "run_steps"):
+        assert await real.value(f"SELECT count(*) FROM {table} WHERE run_id = :id", id=old.id) == 0
+    assert await real.value("SELECT count(*) FROM procrastinate_jobs") == 3
+    assert await real.value("SELECT result FROM action_runs WHERE queue = 'first'") == {"runs": 1}
+
+
+async def test_the_nightly_run_is_a_run_like_any_other_and_one_per_tick(real: Workshop) -> None:
+    tick = int(datetime.datetime(2026, 11, 21, 3, 17, tzinfo=datetime.UTC).timestamp())
+    (nightly,) = tasks.procrastinate_app.periodic_registry.periodic_tasks.values()
+    for _ in range(2):
+        await PeriodicDeferrer(tasks.procrastinate_app.periodic_registry).defer_jobs([(nightly, tick)])
+    (row,) = await real.fetch("SELECT id, action, queue, params FROM action_runs")
+    assert (row["action"], row["queue"], row["params"]) == ("prune_ledger", "maintenance", {"timestamp": tick})
+    await real.drain()
+    assert (await real.get(row["id"])).result == {"runs": 0}
+
+
+async def performed(workshop: Workshop, action: str, **params: object) -> RunRead:
+    """Submit a run, perform it with all its retries, and return it."""
+    run = await workshop.submit(action, **params)
+    await workshop.drain_all()
+    return await workshop.get(run)
