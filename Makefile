@@ -3,6 +3,7 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
 PY := .venv/bin/python
+PIP := $(PY) -m pip install --disable-pip-version-check
 WORKERS ?= auto
 
 .PHONY: help demo up test check format lint types imports requirements openapi clean
@@ -54,9 +55,11 @@ clean: ## Remove what was set up: .venv and the embedded database
 
 define install
 	test -n "$(PYTHON)" || { echo "Runledger needs Python 3.11 or newer with venv; set PYTHON=/path/to/python3."; exit 1; }; \
-	echo "Setting up .venv from requirements/$(1).txt (once; a minute or two) …"; \
+	echo "Setting up .venv from requirements/$(1).txt (once; about a minute) …"; \
 	test -x $(PY) || "$(PYTHON)" -m venv .venv; \
-	$(PY) -m pip install --disable-pip-version-check --quiet --progress-bar on --require-hashes -r requirements/$(1).txt && \
-	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e . && \
-	touch .venv/.$(1) && echo "Ready."
+	{ $(PIP) --require-hashes -r requirements/$(1).txt 2>.venv/pip.log || touch .venv/failed; } \
+		| awk '/^(Collecting|Requirement already)/ { printf "\r  %d packages", ++n; fflush() } \
+			/^Installing/ { printf ", installing" } END { print "" }'; \
+	if test -e .venv/failed; then rm .venv/failed; cat .venv/pip.log; exit 1; fi; \
+	$(PIP) --quiet --no-deps --no-build-isolation -e . && touch .venv/.$(1) && echo "Ready."
 endef
