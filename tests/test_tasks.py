@@ -6,15 +6,15 @@ import datetime
 from collections.abc import AsyncIterator
 
 import pytest
+from examples.site import DemoSite
 from procrastinate.periodic import PeriodicDeferrer
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.workshop import Workshop
 
 from app import tasks
 from app.config import Settings
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.runs.schemas import RunRead
-from examples.site import DemoSite
-from tests.support.workshop import Workshop
 
 
 @pytest.fixture

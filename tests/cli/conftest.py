@@ -18,6 +18,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import URL
 from tests.conftest import TEMPLATE, _created
+from tests.support.eventually import eventually
 from tests.support.processes import api_process, environment, worker_process
 
 from app.cli import main
@@ -105,10 +106,16 @@ async def house(template: URL, tmp_path_factory: pytest.TempPathFactory) -> Asyn
     log = tmp_path_factory.mktemp("house") / "log"
     async with _created(template, template=TEMPLATE) as database:
         settings = settings_for(database)
-        with worker_process(settings, log):
+        with worker_process(settings, log) as worker:
             async with api_process(settings, log) as (url, _):
+
+                async def worker_has_started() -> bool:
+                    assert worker.poll() is None, log.read_text()
+                    return "Worker started" in log.read_text()
+
+                await eventually(worker_has_started)
                 port = url.rpartition(":")[2]
-                yield Terminal(environment(settings, RUNLEDGER_URL=url, PORT=port, COLUMNS="80"))
+                yield Terminal(environment(settings, RUNLEDGER_URL=url, PORT=port))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from procrastinate.jobs import Job
 from tests.support.eventually import eventually
 from tests.support.workshop import Workshop
 
@@ -250,6 +251,40 @@ async def test_a_side_task_that_breaks_is_started_again(workshop: Workshop, monk
     async with workshop.working(update_heartbeat_interval=0.01):
         await twice.wait()
         run = await workshop.submit("fine")
+        await workshop.reaches(run, "succeeded")
+
+
+async def test_a_run_announced_while_the_worker_looks_is_not_missed(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look has already passed the run's place when its NOTIFY arrives."""
+    looked = asyncio.Event()
+    fetch = workshop.queue.job_manager.fetch_job
+
+    async def look_and_linger(queues: list[str] | None, worker_id: int) -> Job | None:
+        job = await fetch(queues, worker_id)
+        if not looked.is_set():
+            looked.set()
+            await asyncio.wait_for(announced.wait(), 20)
+        return job
+
+    monkeypatch.setattr(workshop.queue.job_manager, "fetch_job", look_and_linger)
+    announced = asyncio.Event()
+
+    @workshop.action()
+    async def fine() -> None: ...
+
+    async with workshop.working(fetch_job_polling_interval=600) as worker:
+        await looked.wait()
+        await eventually(
+            lambda: workshop.value(
+                "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+            )
+        )
+        worker._new_job_event.clear()
+        run = await workshop.submit("fine")
+        await asyncio.wait_for(worker._new_job_event.wait(), 20)
+        announced.set()
         await workshop.reaches(run, "succeeded")
 
 

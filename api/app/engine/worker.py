@@ -55,6 +55,49 @@ class Worker(upstream.Worker):
         assert isinstance(self.app.job_manager, JobManager)
         return self.app.job_manager
 
+    # The loop ----------------------------------------------------------------------------------------------
+
+    @override
+    async def _fetch_and_process_jobs(self) -> None:
+        """Claim jobs while there are free slots and jobs, and start each."""
+        while await self._has_free_slot():
+            # Before the look, not after it: what is announced during the look must lead to another one.
+            self._new_job_event.clear()
+            assert self.worker_id is not None
+            job = await self.manager.fetch_job(self.queues, self.worker_id)
+            if job is None:
+                self._job_semaphore.release()
+                return
+            self._start(job)
+
+    async def _has_free_slot(self) -> bool:
+        """Take a slot when one is free; false when the worker is told to stop."""
+        taking = asyncio.create_task(self._job_semaphore.acquire())
+        await utils.wait_any(taking, self._stop_event.wait())
+        if not self._stop_event.is_set():
+            return True
+        if taking.done() and not taking.cancelled():
+            self._job_semaphore.release()
+        return False
+
+    def _start(self, job: jobs.Job) -> None:
+        context = JobContext(
+            app=self.app,
+            worker_name=self.worker_name,
+            worker_queues=self.queues,
+            additional_context=dict(self.additional_context or {}),
+            job=job,
+            abort_reason=lambda: self._job_ids_to_abort.get(job.id or 0),
+            start_timestamp=time.time(),
+        )
+        performing = asyncio.create_task(self._process_job(context), name=f"{job.task_name}[{job.id}]")
+        self._running_jobs[performing] = context
+        performing.add_done_callback(self._ended)
+
+    def _ended(self, performing: asyncio.Task[Any]) -> None:
+        del self._running_jobs[performing]
+        self._job_semaphore.release()
+
     # One job -----------------------------------------------------------------------------------------------
 
     @override
