@@ -12,13 +12,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import IO, Any
 
-# Beside this file, `site` would be Python's own.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from examples.site import DemoSite
+from demo_site import DemoSite
 
 from app.cli.address import first_free, require_free
 from app.cli.backend import cancelled_by_signals, running

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import AsyncIterator
 
 import pytest
-from examples.site import DemoSite
+from examples.demo_site import DemoSite
 from procrastinate.periodic import PeriodicDeferrer
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.workshop import Workshop

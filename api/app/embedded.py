@@ -76,6 +76,7 @@ class EmbeddedPostgres:
 
     def release(self) -> None:
         """Give up this process's use of the server; the last living user stops it."""
+        atexit.unregister(self.release)
         with self._locked() as register:
             others = _living(_pids(register)) - {os.getpid()}
             _write_pids(register, others)

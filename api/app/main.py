@@ -56,6 +56,8 @@ def create_app(
                 yield
                 stopping.set()
                 listening.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await listening
 
     app = FastAPIOffline(
         title="Runledger",

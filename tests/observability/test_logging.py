@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Literal
 
 import pytest
 
@@ -38,3 +39,23 @@ def test_json_lines_have_the_fields_of_a_run_and_no_others(capsys: pytest.Captur
     line = json.loads(capsys.readouterr().err)
     assert (line["event"], line["level"], line["job_id"]) == ("Succeeded", "info", 7)
     assert "params" not in line
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_does_not_show_local_variables(
+    capsys: pytest.CaptureFixture[str], log_format: Literal["json", "console"]
+) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        configure_logging(Settings(_env_file=None, log_format=log_format))
+        token = "s3cr3t".upper()
+        try:
+            raise ValueError(len(token))
+        except ValueError:
+            logging.getLogger("app").exception("It broke")
+    finally:
+        root.handlers, root.level = before
+    printed = capsys.readouterr().err
+    assert "ValueError" in printed
+    assert "S3CR3T" not in printed

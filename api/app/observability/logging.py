@@ -7,6 +7,7 @@ import re
 import sys
 
 import structlog
+import structlog.tracebacks
 from structlog.typing import Processor
 from typing_extensions import override
 
@@ -14,6 +15,8 @@ from app.config import Settings
 
 _CALL = re.compile(r"(?P<job>[\w.:-]+\[(?:\d+|None)\])\(.*\)| - Result: .*", re.DOTALL)
 _OURS = ("job_id", "action", "attempt", "seconds")
+# Local variables hold what callers sent, and secrets.
+_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 _UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access")
 _QUIET = ("procrastinate", "httpx2", "httpcore2", "trafilatura", "htmldate", "asyncio", "alembic")
 
@@ -40,9 +43,11 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     rendering: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [_TRACEBACKS, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(WithoutArguments())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from examples.site import DemoSite
+from examples.demo_site import DemoSite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
