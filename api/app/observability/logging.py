@@ -42,13 +42,11 @@ def configure_logging(settings: Settings) -> None:
         structlog.stdlib.ExtraAdder(allow=_OURS),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    rendering: list[Processor] = (
-        [_TRACEBACKS, structlog.processors.JSONRenderer()]
-        if settings.log_format == "json"
-        else [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
-        ]
+    on_a_terminal = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
+    as_json: list[Processor] = [_TRACEBACKS, structlog.processors.JSONRenderer()]
+    rendering: list[Processor] = as_json if settings.log_format == "json" else [on_a_terminal]
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(WithoutArguments())
     handler.setFormatter(
