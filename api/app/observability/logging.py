@@ -58,8 +58,10 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
-    for name in _UVICORN:
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).propagate = True
+    for logger in map(logging.getLogger, _UVICORN):
+        # One without a handler was told to be silent, or leaves its lines to its parent.
+        if logger.handlers:
+            logger.handlers.clear()
+            logger.propagate = True
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
