@@ -6,7 +6,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check
 WORKERS ?= auto
 
-.PHONY: help demo up test check format lint types imports requirements openapi clean
+.PHONY: help demo up test bench check format lint types imports requirements openapi clean
 
 help: ## Show this list
 	@echo "Runledger: submit an action over HTTP, watch its run to the end. One PostgreSQL holds everything."
@@ -35,6 +35,9 @@ imports: .venv/.dev
 
 format: .venv/.dev ## Format the code and mend what can be mended
 	@$(PY) -m ruff format --quiet . && $(PY) -m ruff check --fix --quiet .
+
+bench: .venv/.local ## Measure a worker beside Procrastinate's own (a minute)
+	@$(PY) bench/drain.py
 
 openapi: .venv/.local ## Write docs/reference/openapi.json from the code
 	@$(PY) -m app.openapi > docs/reference/openapi.json

@@ -55,6 +55,24 @@ async def test_progress_that_is_not_followed_by_more_is_written_soon(workshop: W
         go_on.set()
 
 
+async def test_progress_that_cannot_be_written_does_not_fail_the_run(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object, **__: object) -> bool:
+        raise OSError("the database is away")
+
+    @workshop.action(retry=Retry(max_attempts=1))
+    async def counts(run: Run) -> str:
+        await run.progress(1, 2)
+        await run.progress(2, 2)
+        return "done"
+
+    monkeypatch.setattr("app.runs.queries.append_event", away)
+    run = await workshop.submit("counts")
+    await workshop.drain()
+    assert (await workshop.get(run)).result == "done"
+
+
 async def test_a_log_line_is_an_event_with_its_fields(workshop: Workshop) -> None:
     @workshop.action()
     async def talks(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
@@ -19,6 +20,8 @@ from app.outbound.postgres.database import autocommit
 from app.runs import queries
 from app.runs.queries import Holder
 from app.runs.values import check_storable, storable_text
+
+logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.25
 """Progress is written at most this often; the last word is always written."""
@@ -112,38 +115,47 @@ def _return_hint(function: Callable[..., Any]) -> Any:
 
 
 class _Coalesced:
-    """Writes the newest of many values: at once when nothing was written lately, else when the pause is over."""
+    """Writes the newest of many values: at once when nothing was written lately, else when the pause is over.
+
+    A value that cannot be written is given up, for a newer one or for good: it must not fail the run.
+    """
 
     def __init__(self, write: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
         self._write = write
         self._newest: dict[str, Any] | None = None
-        self._writing: asyncio.Task[None] | None = None
+        self._pausing: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     async def put(self, value: dict[str, Any]) -> None:
         self._newest = value
-        if self._writing is not None and self._writing.done():
-            # What went wrong in the background is the action's to know: it may have lost the run.
-            self._writing.result()
-            self._writing = None
-        if self._writing is None:
+        if self._pausing is not None and self._pausing.done():
+            # What ended in the background is the action's to know: it may have lost the run.
+            self._pausing.result()
+            self._pausing = None
+        if self._pausing is None:
             await self._flush()
-            self._writing = asyncio.create_task(self._pause_and_flush())
+            self._pausing = asyncio.create_task(self._pause_and_flush())
 
     async def __aenter__(self) -> None:
         """Values are written until the end of the block."""
 
     async def __aexit__(self, *_: object) -> None:
-        if self._writing is not None:
-            self._writing.cancel()
-            with contextlib.suppress(asyncio.CancelledError, RunLost):
-                await self._writing
+        self._closing.set()
+        if self._pausing is not None:
+            await self._pausing
         await self._flush()
 
     async def _pause_and_flush(self) -> None:
-        await asyncio.sleep(PROGRESS_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PROGRESS_SECONDS):
+                await self._closing.wait()
         await self._flush()
 
     async def _flush(self) -> None:
         value, self._newest = self._newest, None
-        if value is not None:
+        if value is None:
+            return
+        try:
             await self._write(value)
+        except Exception:
+            logger.warning("Progress could not be written", exc_info=True)
