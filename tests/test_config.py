@@ -38,6 +38,7 @@ def test_every_usual_url_means_the_one_driver(given: str, url: str) -> None:
         ("DATABASE_URL", "nonsense", "DATABASE_URL: "),
         ("PORT", "70000", "PORT: Input should be less than or equal to 65535"),
         ("WORKER_CONCURRENCY", "0", "WORKER_CONCURRENCY: Input should be greater than or equal to 1"),
+        ("LEASE_SECONDS", "1", "LEASE_SECONDS must be at least twice HEARTBEAT_SECONDS"),
         ("ENVIRONMENT", "prod", "ENVIRONMENT: Input should be 'development', 'test' or 'production'"),
     ],
 )

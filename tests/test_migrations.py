@@ -156,6 +156,23 @@ async def test_offline_sql_makes_the_same_schema(empty_database: URL, database: 
     await online.dispose()
 
 
+async def test_jobs_that_are_older_than_the_ledger_get_their_runs(database: URL, engine: AsyncEngine) -> None:
+    await asyncio.to_thread(alembic, "downgrade", "app@base", url=database)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO procrastinate_jobs (queue_name, task_name, status) "
+                "VALUES ('q', 'echo', 'todo'), ('q', 'echo', 'succeeded'), ('q', 'builtin:x', 'todo')"
+            )
+        )
+    await asyncio.to_thread(alembic, "upgrade", "heads", url=database)
+    async with engine.connect() as connection:
+        runs = await connection.execute(
+            text("SELECT action, run.state, seq FROM action_runs AS run JOIN run_events ON run_id = run.id")
+        )
+        assert runs.all() == [("echo", "queued", 1)]
+
+
 async def test_a_database_that_is_ahead_of_the_code_lacks_nothing(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = 'app_9999'"))

@@ -44,14 +44,44 @@ CREATE FUNCTION runledger_run_state_v1(
 $$;
 """
 
+# What SQL may put into a job and Python cannot read: arguments that are no object, times beyond the year 9999.
+READABLE = """
+CREATE FUNCTION runledger_params_v1(args jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE jsonb_typeof(args) WHEN 'object' THEN args ELSE jsonb_build_object('args', args) END
+$$;
+
+CREATE FUNCTION runledger_time_v1(scheduled_at timestamptz) RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN scheduled_at IS NOT NULL
+                THEN least(greatest(scheduled_at, '2000-01-01T00:00:00Z'), '2999-12-31T00:00:00Z') END
+$$;
+"""
+
+# Jobs that wait or run already get their runs now, as if they were inserted.
+BACKFILL = """
+WITH run AS (
+    INSERT INTO action_runs (job_id, action, params, state, attempt, queue, priority, lock, schedule_at, worker_id)
+    SELECT id, task_name, runledger_params_v1(args),
+           runledger_run_state_v1(status, attempts, scheduled_at, abort_requested),
+           CASE status WHEN 'doing' THEN attempts + 1 ELSE attempts END,
+           queue_name, priority, lock, runledger_time_v1(scheduled_at), worker_id
+      FROM procrastinate_jobs
+     WHERE status IN ('todo', 'doing') AND position(':' IN task_name) = 0
+     ORDER BY id
+    RETURNING id, state
+)
+INSERT INTO run_events (run_id, seq, type, data)
+SELECT id, 1, 'state', jsonb_build_object('state', state) FROM run;
+"""
+
 # A job that somebody deferred without a run gets one, except for tasks of a namespace ("builtin:…"),
 # which have none. The first event of every run is written here, whoever inserted it.
 JOBS_INSERTED = """
 CREATE FUNCTION runledger_jobs_inserted_v1() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO action_runs (job_id, action, params, state, queue, priority, lock, schedule_at)
-    SELECT id, task_name, args, runledger_run_state_v1(status, attempts, scheduled_at, abort_requested),
-           queue_name, priority, lock, scheduled_at
+    SELECT id, task_name, runledger_params_v1(args),
+           runledger_run_state_v1(status, attempts, scheduled_at, abort_requested),
+           queue_name, priority, lock, runledger_time_v1(scheduled_at)
       FROM inserted
      WHERE position(':' IN task_name) = 0
         ON CONFLICT (job_id) DO NOTHING;
@@ -74,7 +104,8 @@ JOBS_UPDATED = """
 CREATE FUNCTION runledger_jobs_updated_v1() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     WITH said AS (
-        SELECT job.id AS job_id, job.status, job.attempts, job.queue_name, job.priority, job.lock, job.scheduled_at,
+        SELECT job.id AS job_id, job.status, job.attempts, job.queue_name, job.priority, job.lock,
+               runledger_time_v1(job.scheduled_at) AS scheduled_at,
                job.worker_id, job.abort_requested,
                runledger_run_state_v1(job.status, job.attempts, job.scheduled_at, job.abort_requested) AS state
           FROM updated AS job
@@ -177,7 +208,7 @@ CREATE TRIGGER runledger_events_inserted_v1
 def upgrade() -> None:
     run_sql(NEW_RUN_ID)
     create_tables()
-    for script in (RUN_STATE, JOBS_INSERTED, JOBS_UPDATED, JOBS_DELETED, EVENTS_INSERTED):
+    for script in (RUN_STATE, READABLE, BACKFILL, JOBS_INSERTED, JOBS_UPDATED, JOBS_DELETED, EVENTS_INSERTED):
         run_sql(script)
 
 
@@ -262,5 +293,7 @@ def downgrade() -> None:
     op.drop_table("action_runs")
     op.execute("DROP FUNCTION runledger_events_inserted_v1()")
     op.execute("DROP FUNCTION runledger_run_state_v1(procrastinate_job_status, integer, timestamptz, boolean)")
+    op.execute("DROP FUNCTION runledger_params_v1(jsonb)")
+    op.execute("DROP FUNCTION runledger_time_v1(timestamptz)")
     op.execute("DROP FUNCTION runledger_new_run_id_v1()")
     op.execute("DROP SEQUENCE runledger_run_numbers")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -89,6 +89,12 @@ class Settings(BaseSettings):
             raise ValueError(f"must start with postgresql+asyncpg://, not {parsed.drivername}://")
         return parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
 
+    @model_validator(mode="after")
+    def _leases_outlive_heartbeats(self) -> Self:
+        if self.lease_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError("LEASE_SECONDS must be at least twice HEARTBEAT_SECONDS, the same for all workers")
+        return self
+
     @property
     def queues(self) -> list[str] | None:
         """The worker's queues; `None` means all."""
@@ -107,9 +113,14 @@ class Settings(BaseSettings):
         return None if self.environment == "production" else DEVELOPMENT_SECRET
 
     @property
-    def open_to_anyone(self) -> bool:
-        """Whether a request without a credential is served."""
-        return self.allow_anonymous or (self.roadmap_ai_secret is None and self.host in LOOPBACK)
+    def open_on_loopback(self) -> bool:
+        """Whether requests of this machine are served without a credential: there is none, and it is not published."""
+        return self.roadmap_ai_secret is None and self.host in LOOPBACK
+
+    @property
+    def says_where_published(self) -> bool:
+        """Whether HOST was set: a container binds to all addresses, and HOST says where it can be reached."""
+        return "host" in self.model_fields_set
 
     def check_exposure(self) -> None:
         """Refuse to serve strangers by accident.
@@ -123,7 +134,7 @@ class Settings(BaseSettings):
                 f"ROADMAP_AI_SECRET has fewer than {SHORTEST_SECRET} characters. "
                 "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
-        if self.roadmap_ai_secret is None and not self.open_to_anyone:
+        if self.roadmap_ai_secret is None and not (self.open_on_loopback or self.allow_anonymous):
             raise ConfigurationError(
                 f"HOST={self.host} can be reached from other machines, and no credential is configured. "
                 "Set ROADMAP_AI_SECRET, or ALLOW_ANONYMOUS=true if everybody may submit runs."
@@ -140,5 +151,8 @@ def get_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = [f"{str(e['loc'][0]).upper()}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        faults = [
+            ": ".join([*(str(part).upper() for part in fault["loc"]), fault["msg"].removeprefix("Value error, ")])
+            for fault in error.errors()
+        ]
         raise ConfigurationError("Invalid settings. " + "; ".join(faults)) from None

@@ -18,6 +18,7 @@
     │   └── RateLimited          … and it said when: retry after that
     └── Rejected                 the other side said no: do not retry
 
+    NotBegun                     the action has not begun: put it back
     RunLost                      this worker no longer holds the run: stop quietly
     ConfigurationError           the process cannot start like this; the message says what to set
 """
@@ -143,7 +144,7 @@ class NotNow(Problem, abstract=True):
 
 
 class DatabaseUnavailable(NotNow):
-    """PostgreSQL does not answer. Nothing was stored; send the request again."""
+    """PostgreSQL does not answer. Look whether what you sent was stored, and send it again if not."""
 
     title = "The database is not available"
     status = 503
@@ -189,6 +190,10 @@ class RunLost(BaseException):
 
     A `BaseException`, so that an action's `except Exception` does not swallow it. Nothing more may be written.
     """
+
+
+class NotBegun(Exception):
+    """The database did not give the run of a claimed job, so its action has not begun. No attempt was made."""
 
 
 class ConfigurationError(Exception):

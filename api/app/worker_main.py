@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 
 import uvloop
@@ -47,6 +48,16 @@ async def work(settings: Settings) -> None:
         await schema_is_current(procrastinate_app.connector.engine)
         logger.info("Worker started on %s", ", ".join(settings.queues or ["all queues"]))
         await procrastinate_app.run_worker_async(**({"queues": settings.queues} if settings.queues else {}))
+    leave_behind_what_does_not_stop()
+
+
+def leave_behind_what_does_not_stop() -> None:
+    """Exit now if an action ignores its cancellation, or sits in a thread: nobody else can end those."""
+    stubborn = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    if stubborn:
+        logger.error("Leaving %d tasks behind that do not stop", len(stubborn))
+        logging.shutdown()
+        os._exit(0)
 
 
 async def schema_is_current(engine: AsyncEngine) -> None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from procrastinate.jobs import Job
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job, Status
 from tests.support.eventually import eventually
 from tests.support.workshop import Workshop
 
+from app.engine.rescue import Rescue
 from app.engine.retry import Retry
-from app.errors import RateLimited, Rejected, Unavailable
+from app.errors import RateLimited, Rejected
 from app.runs.context import Run
+
+
+def repr_of_type(value: object) -> str:
+    """A test's id: the text of some of these errors cannot be had."""
+    return type(value).__name__
 
 
 async def test_a_submitted_run_is_performed_and_its_result_is_kept(workshop: Workshop) -> None:
@@ -288,25 +295,155 @@ async def test_a_run_announced_while_the_worker_looks_is_not_missed(
         await workshop.reaches(run, "succeeded")
 
 
-async def test_a_retry_that_would_wait_twice_under_its_queueing_lock_is_superseded(workshop: Workshop) -> None:
+async def test_a_retry_beside_another_run_of_its_queueing_lock_waits_without_the_lock(workshop: Workshop) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
-    @workshop.action(queueing_lock="one waits")
+    @workshop.action(queueing_lock="one waits", retry=Retry(max_attempts=2, base=60))
     async def sync() -> None:
         started.set()
         await go_on.wait()
-        raise Unavailable("not now")
+        raise RateLimited("not now", retry_after=600)
 
     first = await workshop.submit("sync")
     async with workshop.working(concurrency=1):
         await started.wait()
         second = await workshop.submit("sync")
         go_on.set()
-        await workshop.reaches(first, "failed")
+        await workshop.reaches(first, "retrying")
         await workshop.reaches(second, "retrying")
-    error = (await workshop.get(first)).error
-    assert error is not None
-    assert error["title"] == "Superseded"
+    locks = await workshop.fetch("SELECT queueing_lock FROM procrastinate_jobs ORDER BY id")
+    assert [row["queueing_lock"] for row in locks] == [None, "one waits"]
+
+
+async def test_a_worker_told_to_stop_puts_a_run_back_beside_another_of_its_queueing_lock(workshop: Workshop) -> None:
+    started = asyncio.Event()
+
+    @workshop.action(queueing_lock="one waits")
+    async def long() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    first = await workshop.submit("long")
+    async with workshop.working(concurrency=1, shutdown_graceful_timeout=0.05):
+        await started.wait()
+        await workshop.submit("long")
+    assert (await workshop.get(first)).state == "queued"
+
+
+async def test_a_claim_whose_answer_was_lost_goes_back(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = workshop.queue.job_manager
+    fetch = manager.fetch_job
+    lost: list[Job] = []
+
+    async def lose_the_first_answer(queues: list[str] | None, worker_id: int) -> Job | None:
+        job = await fetch(queues, worker_id)
+        if job is not None and not lost:
+            lost.append(job)
+            raise ConnectorException
+        return job
+
+    monkeypatch.setattr(manager, "fetch_job", lose_the_first_answer)
+
+    @workshop.action()
+    async def fine(run: Run) -> int:
+        return run.attempt
+
+    run = await workshop.submit("fine")
+    async with workshop.working():
+        run = await workshop.reaches(run, "succeeded")
+    assert lost
+    assert run.result == 1
+
+
+class NoText(Exception):
+    def __str__(self) -> str:
+        raise ValueError("not even that")
+
+
+class OddMembers(Exception):
+    retry_after = "Wed, 21 Oct 2026 07:28:00 GMT"
+
+    def title(self) -> None: ...
+
+
+class Panic(BaseException):
+    """As an extension module's panic."""
+
+
+@pytest.mark.parametrize(
+    "raised", [NoText(), OddMembers("a\x00b"), Panic(), BaseExceptionGroup("several", [Panic()])], ids=repr_of_type
+)
+async def test_whatever_was_raised_the_run_ends(workshop: Workshop, raised: BaseException) -> None:
+    @workshop.action(retry=Retry(max_attempts=1))
+    async def odd() -> None:
+        raise raised
+
+    run = await workshop.submit("odd")
+    await workshop.drain()
+    assert (await workshop.get(run)).state == "failed"
+
+
+async def test_a_plain_task_that_returns_what_is_no_json_ends_too(workshop: Workshop) -> None:
+    @workshop.queue.task(name="test:plain")
+    async def plain() -> object:
+        return object()
+
+    job = await plain.defer_async()
+    await workshop.drain()
+    assert await workshop.queue.job_manager.get_job_status_async(job) is Status.FAILED
+
+
+async def test_a_run_that_the_database_did_not_give_costs_no_attempt(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object, **__: object) -> None:
+        raise OSError("the network is gone")
+
+    @workshop.action(retry=Retry(max_attempts=1))
+    async def fine() -> None: ...
+
+    run = await workshop.submit("fine")
+    with monkeypatch.context() as patched:
+        patched.setattr("app.runs.queries.get_held_run", away)
+        await workshop.drain()
+    assert (await workshop.get(run)).attempt == 0
+    await workshop.drain_all()
+    assert (await workshop.get(run)).state == "succeeded"
+
+
+async def test_every_run_of_a_lost_worker_is_rescued_by_one_sweep(workshop: Workshop) -> None:
+    @workshop.action()
+    async def fine() -> None: ...
+
+    await fine.batch_defer_async(*({} for _ in range(150)))
+    worker = await workshop.queue.job_manager.register_worker()
+    await workshop.execute("UPDATE procrastinate_jobs SET status = 'doing', worker_id = :id", id=worker)
+    await workshop.execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
+    assert len(await Rescue(workshop.queue.connector, lease=30, crash_cap=3).sweep()) == 150
+
+
+async def test_an_action_that_ignores_its_cancellation_does_not_hold_up_the_end(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.engine.worker.ABANDON_SECONDS", 0.1)
+    started, release = asyncio.Event(), asyncio.Event()
+
+    @workshop.action()
+    async def stubborn() -> None:
+        started.set()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    run = await workshop.submit("stubborn")
+    async with workshop.working(shutdown_graceful_timeout=0.05):
+        await started.wait()
+    assert await workshop.value("SELECT count(*) FROM procrastinate_workers") == 0
+    assert len(await Rescue(workshop.queue.connector, lease=30, crash_cap=3).sweep()) == 1
+    release.set()
+    assert (await workshop.get(run)).state == "retrying"
 
 
 async def lose_worker(workshop: Workshop) -> None:

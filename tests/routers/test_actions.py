@@ -6,6 +6,8 @@ import httpx2
 import pytest
 from tests.support.workshop import Workshop
 
+from app.main import create_app
+
 
 @pytest.fixture(autouse=True)
 def actions(workshop: Workshop) -> None:
@@ -41,3 +43,23 @@ async def test_a_secret_that_is_sent_is_always_checked(api: httpx2.AsyncClient, 
     answer = await api.get("/actions", headers=[(b"x-roadmap-ai-secret", sent.encode("latin-1"))])
     assert (answer.status_code, answer.json()["type"]) == (401, "/problems/unauthorized")
     assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    ("client", "host", "status"),
+    [
+        ("127.0.0.1", "127.0.0.1:8000", 200),
+        ("127.0.0.1", "localhost:8000", 200),
+        ("::1", "[::1]:8000", 200),
+        ("127.0.0.1", "evil.example", 401),
+        ("203.0.113.9", "127.0.0.1:8000", 401),
+    ],
+)
+async def test_while_it_is_open_only_this_machine_is_served_and_no_name_that_was_made_to_lead_here(
+    workshop: Workshop, client: str, host: str, status: int
+) -> None:
+    app = create_app(workshop.settings, workshop.queue, workshop.action)
+    async with app.router.lifespan_context(app):
+        transport = httpx2.ASGITransport(app=app, client=(client, 5000))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as sender:
+            assert (await sender.get("/actions", headers={"host": host})).status_code == status

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import text
 from tests.support.workshop import Workshop
 
 from app.engine.retry import Retry
@@ -18,6 +19,9 @@ def actions(workshop: Workshop) -> None:
     @workshop.action()
     async def echo(message: str, times: int = 1) -> str:
         return message * times
+
+    @workshop.action()
+    async def wait(seconds: float) -> None: ...
 
     @workshop.action(retry=Retry(max_attempts=1))
     async def fail() -> None:
@@ -70,6 +74,11 @@ async def test_a_scheduled_run_says_when_to_look(api: httpx2.AsyncClient) -> Non
         ({"action": "echo", "lock": "l" * 3000}, 422, "/problems/invalid-input", "/lock"),
         ({"action": "echo", "schedule_at": "2026-01-01T00:00:00"}, 422, "/problems/invalid-input", "/schedule_at"),
         ({"action": "echo", "params": {"message": "\x00"}}, 422, "/problems/invalid-input", "/params/message"),
+        ({"action": "echo", "schedule_at": "9999-12-31T23:59:59-12"}, 422, "/problems/invalid-input", "/schedule_at"),
+        ({"action": "echo", "schedule_at": "0001-01-01T00:00:00+14"}, 422, "/problems/invalid-input", "/schedule_at"),
+        ({"action": "echo", "lock": "a\x00b"}, 422, "/problems/invalid-input", "/lock"),
+        ({"action": "echo", "tags": ["a\x00b"]}, 422, "/problems/invalid-input", "/tags/0"),
+        ({"action": "wait", "params": {"seconds": "1e400"}}, 422, "/problems/invalid-input", "/params/seconds"),
         ([1], 400, "/problems/unreadable-body", None),
         ("text", 400, "/problems/unreadable-body", None),
     ],
@@ -162,13 +171,44 @@ async def test_runs_can_be_listed_by_state_action_queue_and_tag(api: httpx2.Asyn
     assert await listed(state="scheduled") == []
 
 
+async def test_rows_that_sql_made_odd_do_not_break_the_list(api: httpx2.AsyncClient, workshop: Workshop) -> None:
+    await workshop.execute(
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, args, scheduled_at) "
+        "VALUES ('default', 'echo', '[1]', 'infinity'), ('default', 'echo', '7', '-infinity')"
+    )
+    runs = (await api.get("/runs")).json()["items"]
+    assert [(run["state"], run["params"]) for run in runs] == [("queued", {"args": 7}), ("scheduled", {"args": [1]})]
+
+
+async def test_an_offset_that_postgresql_does_not_know_is_the_same_time_in_utc(api: httpx2.AsyncClient) -> None:
+    body = {"action": "fail", "schedule_at": "2027-01-01T00:00:00+23:59"}
+    assert (await api.post("/runs", json=body)).json()["schedule_at"] == "2026-12-31T00:01:00Z"
+
+
+async def test_what_an_action_sent_to_the_database_is_not_in_its_error(
+    api: httpx2.AsyncClient, workshop: Workshop
+) -> None:
+    @workshop.action(retry=Retry(max_attempts=1))
+    async def refused() -> None:
+        async with workshop.engine.connect() as connection:
+            await connection.execute(text("SELECT CAST(:secret AS integer)"), {"secret": "s3cr3t"})
+
+    run = (await api.post("/runs", json={"action": "refused"})).json()
+    await workshop.drain()
+    failed = (await api.get(f"/runs/{run['id']}")).json()
+    assert failed["state"] == "failed"
+    assert "s3cr3t" not in json.dumps(failed["error"])
+
+
 @pytest.mark.parametrize("cursor", ["x", "é", "AAAA", "////////////", "_" * 11])
 async def test_a_cursor_of_another_make_is_400(api: httpx2.AsyncClient, cursor: str) -> None:
     answer = await api.get("/runs", params={"cursor": cursor})
     assert (answer.status_code, answer.json()["type"]) == (400, "/problems/invalid-cursor")
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "state=done"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=201", "limit=x", "state=done", "tag=%00", "action=%00", "queue=%00"]
+)
 async def test_a_bad_parameter_is_422_and_named(api: httpx2.AsyncClient, query: str) -> None:
     answer = await api.get(f"/runs?{query}")
     assert answer.status_code == 422

@@ -201,6 +201,13 @@ def translated_errors() -> Generator[None]:
         raise _translated(violation) from error
 
 
+def is_refused_value(error: BaseException | None) -> bool:
+    """Whether the database answered, and what it said is that a value cannot be stored."""
+    while error is not None and not isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError):
+        error = error.__cause__
+    return error is not None
+
+
 def _unique_violation(error: BaseException | None) -> asyncpg.UniqueViolationError | None:
     while error is not None and not isinstance(error, asyncpg.UniqueViolationError):
         error = error.__cause__

@@ -9,9 +9,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
-import asyncpg
 from procrastinate.connector import Notify
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 logger = logging.getLogger(__name__)
@@ -21,7 +19,6 @@ SILENCE_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 2.0
 
 _Notification = tuple[str, str]
-_BROKEN = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 class Listener:
@@ -51,7 +48,7 @@ class Listener:
                     if on_listening:
                         await on_listening()
                     await self._deliver(inbox, on_notification)
-            except _BROKEN as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, somebody still wants to hear
                 failures += 1
                 logger.warning("Listening on %s broke off, trying again: %r", ", ".join(self._channels), error)
                 await asyncio.sleep(random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.1 * 2**failures)))

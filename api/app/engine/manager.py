@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any, cast
 
-from procrastinate import exceptions, jobs
+from procrastinate import jobs
 from procrastinate import manager as upstream
 from typing_extensions import override
 
@@ -23,29 +23,41 @@ class JobManager(upstream.JobManager):
 
     connector: SQLAlchemyAsyncConnector
 
-    @override
-    async def fetch_job(self, queues: Iterable[str] | None, worker_id: int) -> jobs.Job | None:
-        """Claim the next job; `None` if there is none, or if the database cannot say now."""
-        try:
-            return await super().fetch_job(queues, worker_id)
-        except exceptions.ConnectorException as error:
-            logger.warning("No job could be claimed, trying again at the next poll: %r", error.__cause__ or error)
-            return None
-
-    async def end_job(self, job: jobs.Job, worker_id: int, ending: Ending) -> bool:
+    async def end_job(self, job: jobs.Job, worker_id: int, ending: Ending, *, keeps_queueing_lock: bool = True) -> bool:
         """Write down how an attempt ended, if this worker still holds it.
 
         Returns:
             Whether it was written.
 
         Raises:
+            UniqueViolation: it was to be put back, and another job waits under its queueing lock.
             ConnectorException: the database did not answer; the ending may or may not have been written, and writing
                 it again does no harm.
+            TypeError, ValueError: the result is not JSON.
         """
         assert job.id is not None
         return await queries.end_job(
-            self.connector, job_id=job.id, worker_id=worker_id, attempts=job.attempts, **_columns(ending)
+            self.connector,
+            job_id=job.id,
+            worker_id=worker_id,
+            attempts=job.attempts,
+            keeps_queueing_lock=keeps_queueing_lock,
+            **_columns(ending),
         )
+
+    async def put_back_unperformed(self, worker_id: int, performing: set[int]) -> None:
+        """Put back what the database holds for a worker that does not perform it: claims whose answer was lost."""
+        for job_id, attempts in await queries.list_held_jobs(self.connector, worker_id=worker_id):
+            if job_id not in performing:
+                logger.warning("Job %s was claimed and never began; it goes back", job_id)
+                await queries.end_job(
+                    self.connector,
+                    job_id=job_id,
+                    worker_id=worker_id,
+                    attempts=attempts,
+                    keeps_queueing_lock=False,
+                    **_columns(Released()),
+                )
 
     async def delete_ended_job(self, job: jobs.Job) -> None:
         assert job.id is not None

@@ -22,6 +22,7 @@ WITH ended AS (
            priority = coalesce(%(priority)s::int, priority),
            queue_name = coalesce(%(queue)s::text, queue_name),
            lock = coalesce(%(lock)s::text, lock),
+           queueing_lock = CASE WHEN %(keeps_queueing_lock)s::bool THEN queueing_lock END,
            abort_requested = false
      WHERE id = %(job_id)s::bigint
        AND status = 'doing'
@@ -46,6 +47,10 @@ _BEAT = """
 INSERT INTO procrastinate_workers (id, last_heartbeat) OVERRIDING SYSTEM VALUE
 VALUES (%(worker_id)s::bigint, now())
     ON CONFLICT (id) DO UPDATE SET last_heartbeat = now()
+"""
+
+_LIST_HELD_JOBS = """
+SELECT id, attempts FROM procrastinate_jobs WHERE status = 'doing' AND worker_id = %(worker_id)s::bigint
 """
 
 _LIST_ABANDONED_JOBS = """
@@ -76,9 +81,10 @@ WITH abandoned AS (
 )
 UPDATE procrastinate_jobs AS job
    SET status = CASE WHEN abandoned.abort_requested THEN 'aborted'
-                     WHEN %(superseded)s::bool OR crashed.crashes >= %(crash_cap)s::int THEN 'failed'
+                     WHEN crashed.crashes >= %(crash_cap)s::int THEN 'failed'
                      ELSE 'todo' END::procrastinate_job_status,
        attempts = job.attempts + 1,
+       queueing_lock = CASE WHEN %(keeps_queueing_lock)s::bool THEN job.queueing_lock END,
        abort_requested = false
   FROM abandoned LEFT JOIN crashed ON crashed.job_id = abandoned.id
  WHERE job.id = abandoned.id
@@ -93,6 +99,7 @@ async def end_job(
     worker_id: int,
     attempts: int,
     status: str,
+    keeps_queueing_lock: bool,
     attempts_made: int = 1,
     delay: float = 0,
     result: str | None = None,
@@ -107,6 +114,7 @@ async def end_job(
     Args:
         attempts: the job's attempts when it was claimed.
         status: a Procrastinate status; `todo` puts it back, `delay` seconds from now.
+        keeps_queueing_lock: whether it waits under its queueing lock again; another job may wait there now.
         attempts_made: 1, or 0 to give the attempt back.
         result: JSON text.
         error: JSON text.
@@ -116,6 +124,7 @@ async def end_job(
     """
     rows = await connector.execute_query_all_async(
         _END_JOB,
+        keeps_queueing_lock=keeps_queueing_lock,
         job_id=job_id, worker_id=worker_id, attempts=attempts, status=status, attempts_made=attempts_made,
         delay=float(delay), result=result, error=error, traceback=traceback, priority=priority, queue=queue, lock=lock,
     )  # fmt: skip
@@ -132,6 +141,12 @@ async def beat(connector: BaseAsyncConnector, *, worker_id: int) -> None:
     await connector.execute_query_async(_BEAT, worker_id=worker_id)
 
 
+async def list_held_jobs(connector: BaseAsyncConnector, *, worker_id: int) -> list[tuple[int, int]]:
+    """The jobs that a worker holds: id and attempts."""
+    rows = await connector.execute_query_all_async(_LIST_HELD_JOBS, worker_id=worker_id)
+    return [(row["id"], row["attempts"]) for row in rows]
+
+
 async def list_abandoned_jobs(connector: BaseAsyncConnector, *, lease: float, limit: int) -> list[int]:
     """Jobs whose worker has not been heard of for `lease` seconds."""
     rows = await connector.execute_query_all_async(_LIST_ABANDONED_JOBS, lease=float(lease), limit=limit)
@@ -139,13 +154,13 @@ async def list_abandoned_jobs(connector: BaseAsyncConnector, *, lease: float, li
 
 
 async def rescue_job(
-    connector: BaseAsyncConnector, *, job_id: int, lease: float, crash_cap: int, error: str, superseded: bool
+    connector: BaseAsyncConnector, *, job_id: int, lease: float, crash_cap: int, error: str, keeps_queueing_lock: bool
 ) -> dict[str, Any] | None:
     """Put an abandoned job back, or end it when its workers were lost too often.
 
     Args:
         error: JSON text, for the run.
-        superseded: end it because another job already waits under its queueing lock.
+        keeps_queueing_lock: whether it waits under its queueing lock again; another job may wait there now.
 
     Returns:
         `{id, status}`, or `None` if the job is no longer abandoned.
@@ -156,6 +171,6 @@ async def rescue_job(
         lease=float(lease),
         crash_cap=crash_cap,
         error=error,
-        superseded=superseded,
+        keeps_queueing_lock=keeps_queueing_lock,
     )
     return rows[0] if rows else None

@@ -41,21 +41,37 @@ class Rescue:
         Returns:
             The ids of the jobs that were abandoned and no longer are.
         """
-        abandoned = await queries.list_abandoned_jobs(self.connector, lease=self.lease, limit=BATCH)
-        return [job_id for job_id in abandoned if await self._put_back(job_id)]
+        rescued: list[int] = []
+        while True:
+            abandoned = await queries.list_abandoned_jobs(self.connector, lease=self.lease, limit=BATCH)
+            batch = [job_id for job_id in abandoned if await self._put_back(job_id)]
+            rescued += batch
+            if len(abandoned) < BATCH or not batch:
+                return rescued
 
     async def _put_back(self, job_id: int) -> bool:
         try:
-            rescued = await self._rescue(job_id, superseded=False)
-        except exceptions.UniqueViolation:
-            # Another job waits under the same queueing lock, and may be the only one that does.
-            rescued = await self._rescue(job_id, superseded=True)
+            rescued = await self._rescue_or_unlock(job_id)
+        except exceptions.ConnectorException as error:
+            logger.warning("Job %s could not be rescued now: %r", job_id, error.__cause__)
+            return False
         if rescued is not None:
             logger.warning("Job %s had lost its worker; it is now %s", job_id, rescued["status"])
         return rescued is not None
 
-    async def _rescue(self, job_id: int, *, superseded: bool) -> dict[str, object] | None:
+    async def _rescue_or_unlock(self, job_id: int) -> dict[str, object] | None:
+        try:
+            return await self._rescue(job_id, keeps_queueing_lock=True)
+        except exceptions.UniqueViolation:
+            # Another job waits under its queueing lock. Nothing is lost if this one waits without.
+            return await self._rescue(job_id, keeps_queueing_lock=False)
+
+    async def _rescue(self, job_id: int, *, keeps_queueing_lock: bool) -> dict[str, object] | None:
         return await queries.rescue_job(
             self.connector,
-            job_id=job_id, lease=self.lease, crash_cap=self.crash_cap, error=_WORKER_LOST, superseded=superseded,
-        )  # fmt: skip
+            job_id=job_id,
+            lease=self.lease,
+            crash_cap=self.crash_cap,
+            error=_WORKER_LOST,
+            keeps_queueing_lock=keeps_queueing_lock,
+        )

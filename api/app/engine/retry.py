@@ -41,11 +41,16 @@ class Retry(BaseRetryStrategy):
         if strategy is None or attempts >= strategy.max_attempts or not getattr(error, "retryable", True):
             return None
         jittered = random.uniform(0, min(strategy.cap, strategy.base * 2 ** min(attempts - 1, 62)))
-        asked_for = float(getattr(error, "retry_after", None) or 0)
-        return max(jittered, min(asked_for, LONGEST_RETRY_AFTER_SECONDS))
+        return max(jittered, _asked_for(error))
 
     def _for(self, error: BaseException) -> Retry | None:
         for kind in type(error).__mro__:
             if kind in self.rules:
                 return self.rules[kind]
         return self
+
+
+def _asked_for(error: BaseException) -> float:
+    # Other libraries' errors have an attribute of that name too, and not always a number in it.
+    seconds = getattr(error, "retry_after", None)
+    return min(float(seconds), LONGEST_RETRY_AFTER_SECONDS) if isinstance(seconds, int | float) else 0.0

@@ -20,16 +20,20 @@ from procrastinate import worker as upstream
 from procrastinate.job_context import AbortReason, JobContext
 from typing_extensions import override
 
-from app.engine.connector import SQLAlchemyAsyncConnector
+from app.engine.connector import SQLAlchemyAsyncConnector, is_refused_value
 from app.engine.endings import Cancelled, Ending, Failed, Lost, Problem, Released, Retried, Succeeded
 from app.engine.manager import JobManager
 from app.engine.rescue import Rescue
-from app.errors import RunLost
+from app.errors import NotBegun, RunLost
 
 logger = logging.getLogger(__name__)
 
 UNKNOWN_TASK_DELAY_SECONDS = 30.0
 """A task this worker does not have may belong to the next version of the code: put it back for a while."""
+
+NOT_BEGUN_DELAY_SECONDS = 1.0
+ABANDON_SECONDS = 5.0
+"""How long a job may take to stop after it was cancelled by a shutdown."""
 
 Describe = Callable[[BaseException], Problem]
 
@@ -49,6 +53,9 @@ class Worker(upstream.Worker):
         self._describe = describe
         self._sweep_interval = sweep_interval
         self._crash_cap = crash_cap
+        # Whether the database may hold jobs for us that we do not perform.
+        self._in_doubt = False
+        self._stopping_since: float | None = None
 
     @property
     def manager(self) -> JobManager:
@@ -63,12 +70,28 @@ class Worker(upstream.Worker):
         while await self._has_free_slot():
             # Before the look, not after it: what is announced during the look must lead to another one.
             self._new_job_event.clear()
-            assert self.worker_id is not None
-            job = await self.manager.fetch_job(self.queues, self.worker_id)
+            job = await self._claim()
             if job is None:
                 self._job_semaphore.release()
                 return
             self._start(job)
+
+    async def _claim(self) -> jobs.Job | None:
+        """The next job; `None` if there is none, or if the database cannot say now."""
+        assert self.worker_id is not None
+        try:
+            if self._in_doubt:
+                await self.manager.put_back_unperformed(self.worker_id, self._performing())
+                self._in_doubt = False
+            return await self.manager.fetch_job(self.queues, self.worker_id)
+        except exceptions.ConnectorException as error:
+            # It may have claimed a job for us before its answer was lost.
+            self._in_doubt = True
+            logger.warning("No job could be claimed, trying again at the next poll: %s", _one_line(error))
+            return None
+
+    def _performing(self) -> set[int]:
+        return {context.job.id for context in self._running_jobs.values() if context.job.id is not None}
 
     async def _has_free_slot(self) -> bool:
         """Take a slot when one is free; false when the worker is told to stop."""
@@ -103,8 +126,7 @@ class Worker(upstream.Worker):
     @override
     async def _process_job(self, context: JobContext) -> None:
         ending = await self._perform(context)
-        await _to_its_end(self._record(context.job, ending))
-        _report(context, ending)
+        _report(context, await _to_its_end(self._record(context.job, ending)))
 
     async def _perform(self, context: JobContext) -> Ending:
         task = self.app.tasks.get(context.job.task_name)
@@ -112,14 +134,16 @@ class Worker(upstream.Worker):
             return Released(UNKNOWN_TASK_DELAY_SECONDS, f"this worker has no task {context.job.task_name!r}")
         try:
             return Succeeded(await self._call(task, context))
-        except RunLost:
-            return Lost()
+        except NotBegun:
+            return Released(NOT_BEGUN_DELAY_SECONDS, "the database did not give its run")
         except exceptions.JobAborted:
             return Cancelled()
         except asyncio.CancelledError as error:
             return self._cancelled(task, context, error)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a task raises is its ending
-            return self._after(task, context.job, error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a task raises is its ending
+            return Lost() if _is_lost(error) else self._after(task, context.job, error)
 
     async def _call(self, task: tasks.Task[..., Any, ...], context: JobContext) -> Any:
         arguments = [context] if task.pass_context else []
@@ -151,6 +175,14 @@ class Worker(upstream.Worker):
                 return self._after(task, context.job, error)
 
     def _after(self, task: tasks.Task[..., Any, ...], job: jobs.Job, error: BaseException) -> Ending:
+        try:
+            return self._decided(task, job, error)
+        except Exception:
+            # The error's own text, or a retry strategy, may raise: the job must end all the same.
+            logger.exception("What was raised by job %s cannot be described", job.id)
+            return Failed(_UNTELLABLE)
+
+    def _decided(self, task: tasks.Task[..., Any, ...], job: jobs.Job, error: BaseException) -> Ending:
         problem = self._describe(error)
         retry = task.get_retry_exception(exception=error, job=job)
         if retry is None:
@@ -159,26 +191,47 @@ class Worker(upstream.Worker):
         delay = (decision.retry_at - utils.utcnow()).total_seconds() if decision.retry_at else 0
         return Retried(problem, max(delay, 0), decision.priority, decision.queue, decision.lock)
 
-    async def _record(self, job: jobs.Job, ending: Ending) -> None:
-        """Write the ending, again and again until it is written or others may have taken the job."""
-        assert self.worker_id is not None and job.id is not None
-        give_up = time.monotonic() + self.stalled_worker_timeout
+    async def _record(self, job: jobs.Job, ending: Ending) -> Ending:
+        """Write the ending, again and again, and return what was written.
+
+        Writing is fenced, so it does no harm to try again; only a worker that stops gives up, and others take the job.
+        """
+        assert job.id is not None
+        keeps_queueing_lock = True
         while True:
             try:
-                written = await self.manager.end_job(job, self.worker_id, ending)
-                if written and self._deletes(ending):
-                    await self.manager.delete_ended_job(job)
+                written = await self._write(job, ending, keeps_queueing_lock)
                 break
             except exceptions.UniqueViolation:
-                # Put back, it would be the second to wait under its queueing lock: the one that waits goes on.
-                ending = Failed(_SUPERSEDED)
+                # Another job waits under its queueing lock. Nothing is lost if this one waits without.
+                keeps_queueing_lock = False
             except exceptions.ConnectorException as error:
-                if time.monotonic() > give_up:
-                    logger.exception("The end of job %s could not be written; it will be performed again", job.id)
-                    break
-                logger.warning("The end of job %s is not written yet: %r", job.id, error.__cause__)
+                if is_refused_value(error):
+                    ending = Failed(_UNTELLABLE)
+                    continue
+                if self._stop_event.is_set() and time.monotonic() > self._give_up_at():
+                    logger.error("The end of job %s could not be written: %s", job.id, _one_line(error))
+                    return Lost()
+                logger.warning("The end of job %s is not written yet: %s", job.id, _one_line(error))
                 await asyncio.sleep(random.uniform(0.1, 1))
+            except (TypeError, ValueError, RecursionError):
+                logger.exception("How job %s ended cannot be written as JSON", job.id)
+                ending = Failed(_UNTELLABLE)
         self._job_ids_to_abort.pop(job.id, None)
+        return ending if written else Lost()
+
+    async def _write(self, job: jobs.Job, ending: Ending, keeps_queueing_lock: bool) -> bool:
+        assert self.worker_id is not None
+        written = await self.manager.end_job(job, self.worker_id, ending, keeps_queueing_lock=keeps_queueing_lock)
+        if written and self._deletes(ending):
+            with contextlib.suppress(exceptions.ConnectorException):
+                await self.manager.delete_ended_job(job)
+        return written
+
+    def _give_up_at(self) -> float:
+        if self._stopping_since is None:
+            self._stopping_since = time.monotonic()
+        return self._stopping_since + self.stalled_worker_timeout
 
     def _deletes(self, ending: Ending) -> bool:
         match self.delete_jobs:
@@ -216,6 +269,7 @@ class Worker(upstream.Worker):
         while True:
             if await rescue.sweep():
                 self._new_job_event.set()
+            self._in_doubt = True
             await asyncio.sleep(self._sweep_interval)
 
     async def _listen(self) -> None:
@@ -237,7 +291,12 @@ class Worker(upstream.Worker):
             await asyncio.wait(self._running_jobs, timeout=self.shutdown_graceful_timeout)
         if self._running_jobs:
             logger.info("Putting %d running jobs back", len(self._running_jobs))
-            await self._abort_running_jobs()
+            for performing, context in list(self._running_jobs.items()):
+                self._abort_job(performing, context, AbortReason.SHUTDOWN)
+            await asyncio.wait(self._running_jobs, timeout=ABANDON_SECONDS)
+        if self._running_jobs:
+            # Without its row in the database, this worker holds them no longer: others take them.
+            logger.error("%d jobs do not stop; other workers will perform them", len(self._running_jobs))
 
     async def _unregister(self) -> None:
         assert self.worker_id is not None
@@ -246,23 +305,28 @@ class Worker(upstream.Worker):
         self.worker_id = None
 
 
-_SUPERSEDED = Problem(
+_UNTELLABLE = Problem(
     {
-        "type": "/problems/superseded",
-        "title": "Superseded",
-        "detail": "While it was to be tried again, another run was queued under the same queueing lock.",
+        "type": "/problems/untellable",
+        "title": "It ended in a way that cannot be told",
+        "detail": "Its result or its error cannot be written as JSON, or looking at it raised. See the worker's log.",
     },
     traceback="",
 )
 
 
-async def _to_its_end(work: Awaitable[None]) -> None:
+async def _to_its_end(work: Awaitable[Ending]) -> Ending:
     """Await `work` even if this task is cancelled meanwhile."""
     recording = asyncio.ensure_future(work)
     while not recording.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(recording)
-    recording.result()
+    return recording.result()
+
+
+def _is_lost(error: BaseException) -> bool:
+    # A task group of the action's wraps what its tasks raise.
+    return isinstance(error, RunLost) or (isinstance(error, BaseExceptionGroup) and bool(error.subgroup(RunLost)))
 
 
 async def _for_ever(name: str, loop: Callable[[], Awaitable[Any]]) -> None:

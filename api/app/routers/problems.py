@@ -12,6 +12,7 @@ from procrastinate.exceptions import ConnectorException
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
+from app.engine.connector import is_refused_value
 from app.errors import DatabaseBehind, DatabaseUnavailable, Fault, InvalidInput, NotNow, UnreadableBody
 from app.runs.values import escape
 
@@ -25,6 +26,9 @@ _DATABASE_ERRORS = (
     asyncpg.InterfaceError,
     OSError,
 )
+
+
+_UNSTORABLE = Fault(pointer="", detail="A value cannot be stored.", type="unstorable")
 
 
 class NothingMore(Exception):
@@ -70,7 +74,7 @@ def _fault(where: tuple[str | int, ...], message: str, kind: str) -> Fault:
 
 def _on_database_error(render: Handler) -> Handler:
     async def handle(request: Request, error: Exception) -> Response:
-        problem = database_problem(error)
+        problem = InvalidInput(errors=[_UNSTORABLE]) if is_refused_value(error) else database_problem(error)
         if problem is None:
             raise error
         return await render(request, problem)
@@ -84,7 +88,7 @@ def database_problem(error: BaseException) -> NotNow | None:
     if isinstance(said, _BEHIND):
         return DatabaseBehind(detail="The database schema is behind. Run: runledger db upgrade")
     if said is None or str(vars(type(said)).get("sqlstate") or "08").startswith(_TRANSIENT):
-        return DatabaseUnavailable(detail="PostgreSQL does not answer. Nothing was stored; ask again.")
+        return DatabaseUnavailable(detail="PostgreSQL does not answer. Look whether what you sent was stored.")
     return None
 
 

@@ -31,7 +31,7 @@ from app.routers.problems import NothingMore
 from app.routers.strict import StrictRoute
 from app.runs import service
 from app.runs.events import follow
-from app.runs.schemas import EventRead, RunCreate, RunPage, RunRead
+from app.runs.schemas import NO_NUL, EventRead, RunCreate, RunPage, RunRead
 from app.runs.state import RunState
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
@@ -62,10 +62,10 @@ async def submit_run(body: RunCreate, services: ServicesDep, request: Request, r
 @router.get("", operation_id="listRuns", responses=problems(Unauthorized, InvalidCursor, InvalidInput))
 async def list_runs(
     services: ServicesDep,
-    action: Annotated[str | None, Query(max_length=64)] = None,
+    action: Annotated[str | None, Query(max_length=64, pattern=NO_NUL)] = None,
     state: RunState | None = None,
-    queue: Annotated[str | None, Query(max_length=40)] = None,
-    tag: Annotated[str | None, Query(max_length=64)] = None,
+    queue: Annotated[str | None, Query(max_length=40, pattern=NO_NUL)] = None,
+    tag: Annotated[str | None, Query(max_length=64, pattern=NO_NUL)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
 ) -> RunPage:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hmac
+from ipaddress import ip_address
 from typing import Annotated
 
 from fastapi import Request, Security
 from fastapi.security import APIKeyHeader
 
+from app.config import Settings
 from app.errors import Unauthorized
 from app.routers.dependencies import ServicesDep
 
@@ -29,13 +31,35 @@ def authenticate(request: Request, services: ServicesDep, _: Annotated[str | Non
     """
     # Not the scheme's value, which is None for a header that is empty.
     sent = request.headers.get(HEADER)
-    if sent is None:
-        if not services.settings.open_to_anyone:
-            raise Unauthorized(detail="Send the shared secret in X-ROADMAP-AI-SECRET.")
-    elif not _is_right(sent, services.settings.secret):
-        raise Unauthorized(detail="The secret in X-ROADMAP-AI-SECRET is not right.")
+    if sent is not None:
+        if not _is_right(sent, services.settings.secret):
+            raise Unauthorized(detail="The secret in X-ROADMAP-AI-SECRET is not right.")
+    elif not services.settings.allow_anonymous and not _is_our_own(request, services.settings):
+        raise Unauthorized(detail="Send the shared secret in X-ROADMAP-AI-SECRET.")
+
+
+def _is_our_own(request: Request, settings: Settings) -> bool:
+    """Whether the request comes from this machine, and not from a web page that a browser here has opened."""
+    from_here = settings.says_where_published or _is_loopback(request.client.host if request.client else None)
+    return settings.open_on_loopback and from_here and _is_local_name(request.url.hostname)
+
+
+def _is_loopback(address: str | None) -> bool:
+    # Without an address it came through a Unix socket.
+    return address is None or ip_address(address).is_loopback
+
+
+def _is_local_name(host: str | None) -> bool:
+    """Not a name of the public DNS, which may be made to lead here (DNS rebinding)."""
+    if host is None or "." not in host or host.endswith(".localhost"):
+        return True
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_right(sent: str, expected: str | None) -> bool:
-    # Bytes: comparing text that is not ASCII would raise.
-    return expected is not None and hmac.compare_digest(sent.encode("utf-8", "surrogateescape"), expected.encode())
+    # Bytes, as they came over the wire: comparing text that is not ASCII would raise.
+    return expected is not None and hmac.compare_digest(sent.encode("latin-1"), expected.encode())

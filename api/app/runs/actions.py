@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from typing_extensions import override
 
 from app.engine.retry import Retry
-from app.errors import InvalidInput, UnknownAction
+from app.errors import InvalidInput, Rejected, UnknownAction
 from app.runs.context import Run, begin
 from app.runs.problems import faults
 from app.runs.values import check_storable
@@ -44,9 +44,12 @@ class Action:
         """
         check_storable(params, "/params")
         try:
-            return self.input.model_validate(params).model_dump(mode="json", exclude_unset=True)
+            checked = self.input.model_validate(params).model_dump(mode="json", exclude_unset=True)
         except ValidationError as error:
             raise InvalidInput(errors=faults(error, "/params")) from None
+        # Again: what was text may have become a number that is not finite.
+        check_storable(checked, "/params")
+        return checked
 
 
 class Actions(Mapping[str, Action]):
@@ -159,9 +162,16 @@ class _Signature:
         return [run, *values] if self.takes_run else values
 
     def stored(self, result: Any) -> Any:
-        """The result as JSON that the database can keep."""
-        value = self.output.dump_python(result, mode="json")
-        check_storable(value, "/result")
+        """The result as JSON that the database can keep.
+
+        Raises:
+            Rejected: it cannot be kept. The work is done, and doing it again would not help.
+        """
+        try:
+            value = self.output.dump_python(result, mode="json")
+            check_storable(value, "/result")
+        except (ValueError, InvalidInput) as error:
+            raise Rejected(f"What the action returned cannot be stored as JSON: {error}") from error
         return value
 
 

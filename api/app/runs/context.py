@@ -9,12 +9,13 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
+from procrastinate.exceptions import ConnectorException
 from procrastinate.job_context import JobContext
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.engine.connector import SQLAlchemyAsyncConnector
-from app.errors import RunLost
+from app.engine.connector import SQLAlchemyAsyncConnector, translated_errors
+from app.errors import NotBegun, RunLost
 from app.outbound.clients import Clients
 from app.outbound.postgres.database import autocommit
 from app.runs import queries
@@ -57,7 +58,8 @@ class Run:
 
     async def log(self, message: str, *, level: str = "info", **fields: Any) -> None:
         """Write a line of the run's history, shown to those who watch it. `fields` are JSON."""
-        await self._append("log", {"level": level, "message": storable_text(message), **fields})
+        told = {name: storable_text(value) if isinstance(value, str) else value for name, value in fields.items()}
+        await self._append("log", {"level": level, "message": storable_text(message), **told})
 
     async def step(self, name: str, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """Do something once per run, however many attempts the run takes.
@@ -90,12 +92,19 @@ async def begin(context: JobContext) -> AsyncGenerator[Run]:
 
     Raises:
         RunLost: another attempt holds it, or its record is gone.
+        NotBegun: the database did not answer.
     """
     assert isinstance(context.app.connector, SQLAlchemyAsyncConnector)
     engine, job = context.app.connector.engine, context.job
     assert job.id is not None and job.worker_id is not None
-    async with autocommit(engine).connect() as connection:
-        found = await queries.get_held_run(connection, job_id=job.id, worker_id=job.worker_id, attempt=job.attempts + 1)
+    try:
+        with translated_errors():
+            async with autocommit(engine).connect() as connection:
+                found = await queries.get_held_run(
+                    connection, job_id=job.id, worker_id=job.worker_id, attempt=job.attempts + 1
+                )
+    except ConnectorException as error:
+        raise NotBegun from error
     if found is None:
         raise RunLost
     holder, steps = found

@@ -7,8 +7,10 @@ import re
 import traceback
 from typing import Any
 
+import asyncpg
 from fastapi_rfc9457 import Problem as HttpProblem
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.engine.endings import Problem
 from app.errors import Fault
@@ -22,7 +24,7 @@ def describe(error: BaseException) -> Problem:
     """The problem object of whatever an action raised, and its traceback kept apart."""
     document = {
         "type": f"/problems/{slug(type(error).__name__)}",
-        "title": getattr(error, "title", None) or _spaced(type(error).__name__),
+        "title": _title(error),
         "detail": storable_text(_detail(error))[:LONGEST_DETAIL],
         **_members(error),
     }
@@ -56,9 +58,20 @@ def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
 
 
+def _title(error: BaseException) -> str:
+    return error.title if isinstance(error, HttpProblem) else _spaced(type(error).__name__)
+
+
 def _detail(error: BaseException) -> str:
-    # A Problem's own detail; its str() would repeat the members.
-    return (error.detail or "") if isinstance(error, HttpProblem) else str(error)
+    match error:
+        case HttpProblem():
+            # Not its str(), which would repeat the members.
+            return error.detail or ""
+        case SQLAlchemyError() | asyncpg.PostgresError():
+            # Not its text, which quotes the statement and values. The traceback has it.
+            return "The database refused a statement, or did not answer."
+        case _:
+            return str(error)
 
 
 def _members(error: BaseException) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from app.runs.queries import EventRow, RunRow
 from app.runs.state import RunState
@@ -14,8 +15,22 @@ RUN_ID = re.compile(r"run_\d{8}T\d{6}Z_[0-9a-f]{8}")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.-]+$", min_length=1, max_length=40)]
 """Queues are notification channels too, which PostgreSQL limits to 63 bytes with Procrastinate's prefix."""
-LockName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Tag = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+NO_NUL = r"^[^\x00]*$"
+LockName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_NUL)]
+Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL)]
+
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        utc = time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("The time must be between the years 2000 and 2999.") from None
+    if not 2000 <= utc.year <= 2999:
+        raise ValueError("The time must be between the years 2000 and 2999.")
+    return utc
+
+
+ScheduleTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
 class RunCreate(BaseModel):
@@ -34,7 +49,7 @@ class RunCreate(BaseModel):
     )
     lock: LockName | None = Field(default=None, description="Runs of one lock are performed one after the other.")
     queueing_lock: LockName | None = Field(default=None, description="At most one run of it waits at a time.")
-    schedule_at: AwareDatetime | None = Field(default=None, description="Not before this time.")
+    schedule_at: ScheduleTime | None = Field(default=None, description="Not before this time.")
     tags: list[Tag] = Field(default_factory=list, max_length=20)
 
 

@@ -37,6 +37,8 @@ def make_engine(settings: Settings, *, pool_size: int = 10) -> AsyncEngine:
 def _create(url: Any, settings: Settings, pool_size: int) -> AsyncEngine:
     return create_async_engine(
         url,
+        # Parameters are what callers sent: they belong into no message and no log.
+        hide_parameters=True,
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=settings.db_timeout_seconds,
