@@ -31,7 +31,7 @@ types: .venv/.dev
 	@$(PY) -m basedpyright
 
 imports: .venv/.dev
-	@.venv/bin/lint-imports --no-timestamp 2>/dev/null || .venv/bin/lint-imports
+	@.venv/bin/lint-imports >.venv/imports.log && echo "imports: ok" || { cat .venv/imports.log; exit 1; }
 
 format: .venv/.dev ## Format the code and mend what can be mended
 	@$(PY) -m ruff format --quiet . && $(PY) -m ruff check --fix --quiet .

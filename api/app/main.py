@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Generator
 from types import FrameType
 
 from fastapi import Depends, FastAPI
+from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
 from app import __version__
@@ -67,6 +68,7 @@ def create_app(
         redoc_url=None,
     )
     install_problem_handlers(app)
+    app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     app.include_router(health.router)
     app.include_router(runs.router, dependencies=[Depends(authenticate)])
     app.include_router(actions.router, dependencies=[Depends(authenticate)])

@@ -66,6 +66,11 @@ async def test_the_documentation_needs_nothing_from_elsewhere(api: httpx2.AsyncC
         assert (await api.get(f"/static-offline-docs/{asset}")).status_code == 200
 
 
+async def test_who_opens_the_url_finds_the_documentation(api: httpx2.AsyncClient) -> None:
+    answer = await api.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+
+
 async def test_the_page_of_a_problem_type_explains_it(api: httpx2.AsyncClient) -> None:
     answer = await api.get("/problems/run-final", headers={"accept": "text/html"})
     assert "already ended" in answer.text
