@@ -108,7 +108,8 @@ async def test_a_running_run_is_cancelled_over_http(api: httpx2.AsyncClient, set
     with worker_process(settings, log):
         run = await submit(api, "sleep", seconds=600)
         await state(api, run, "running")
-        assert (await api.post(f"/runs/{run['id']}/cancel")).status_code == 202
+        # 200 when its worker was quicker than the answer.
+        assert (await api.post(f"/runs/{run['id']}/cancel")).status_code in (200, 202)
         await state(api, run, "cancelled")
 
 

@@ -53,6 +53,7 @@ async def test_a_secret_that_is_sent_is_always_checked(api: httpx2.AsyncClient, 
         ("::1", "[::1]:8000", 200),
         ("127.0.0.1", "evil.example", 401),
         ("203.0.113.9", "127.0.0.1:8000", 401),
+        ("no-address", "127.0.0.1:8000", 401),
     ],
 )
 async def test_while_it_is_open_only_this_machine_is_served_and_no_name_that_was_made_to_lead_here(

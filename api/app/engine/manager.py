@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any, cast
 
-from procrastinate import jobs
+from procrastinate import exceptions, jobs
 from procrastinate import manager as upstream
 from typing_extensions import override
 
@@ -23,7 +23,7 @@ class JobManager(upstream.JobManager):
 
     connector: SQLAlchemyAsyncConnector
 
-    async def end_job(self, job: jobs.Job, worker_id: int, ending: Ending, *, keeps_queueing_lock: bool = True) -> bool:
+    async def end_job(self, job: jobs.Job, worker_id: int, ending: Ending, *, keeps_queueing_lock: bool) -> bool:
         """Write down how an attempt ended, if this worker still holds it.
 
         Returns:
@@ -50,14 +50,15 @@ class JobManager(upstream.JobManager):
         for job_id, attempts in await queries.list_held_jobs(self.connector, worker_id=worker_id):
             if job_id not in performing:
                 logger.warning("Job %s was claimed and never began; it goes back", job_id)
-                await queries.end_job(
-                    self.connector,
-                    job_id=job_id,
-                    worker_id=worker_id,
-                    attempts=attempts,
-                    keeps_queueing_lock=False,
-                    **_columns(Released()),
-                )
+                await self._put_back(job_id, worker_id, attempts)
+
+    async def _put_back(self, job_id: int, worker_id: int, attempts: int) -> None:
+        holder = {"job_id": job_id, "worker_id": worker_id, "attempts": attempts}
+        try:
+            await queries.end_job(self.connector, **holder, keeps_queueing_lock=True, **_columns(Released()))
+        except exceptions.UniqueViolation:
+            # Another job waits under its queueing lock. Nothing is lost if this one waits without.
+            await queries.end_job(self.connector, **holder, keeps_queueing_lock=False, **_columns(Released()))
 
     async def delete_ended_job(self, job: jobs.Job) -> None:
         assert job.id is not None

@@ -11,7 +11,6 @@ import inspect
 import logging
 import random
 import time
-import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
@@ -23,6 +22,7 @@ from typing_extensions import override
 from app.engine.connector import SQLAlchemyAsyncConnector, is_refused_value
 from app.engine.endings import Cancelled, Ending, Failed, Lost, Problem, Released, Retried, Succeeded
 from app.engine.manager import JobManager
+from app.engine.report import one_line, report
 from app.engine.rescue import Rescue
 from app.errors import NotBegun, RunLost
 
@@ -55,7 +55,6 @@ class Worker(upstream.Worker):
         self._crash_cap = crash_cap
         # Whether the database may hold jobs for us that we do not perform.
         self._in_doubt = False
-        self._stopping_since: float | None = None
 
     @property
     def manager(self) -> JobManager:
@@ -87,7 +86,7 @@ class Worker(upstream.Worker):
         except exceptions.ConnectorException as error:
             # It may have claimed a job for us before its answer was lost.
             self._in_doubt = True
-            logger.warning("No job could be claimed, trying again at the next poll: %s", _one_line(error))
+            logger.warning("No job could be claimed, trying again at the next poll: %s", one_line(error))
             return None
 
     def _performing(self) -> set[int]:
@@ -126,7 +125,7 @@ class Worker(upstream.Worker):
     @override
     async def _process_job(self, context: JobContext) -> None:
         ending = await self._perform(context)
-        _report(context, await _to_its_end(self._record(context.job, ending)))
+        report(context, await _to_its_end(self._record(context.job, ending)))
 
     async def _perform(self, context: JobContext) -> Ending:
         task = self.app.tasks.get(context.job.task_name)
@@ -180,7 +179,7 @@ class Worker(upstream.Worker):
         except Exception:
             # The error's own text, or a retry strategy, may raise: the job must end all the same.
             logger.exception("What was raised by job %s cannot be described", job.id)
-            return Failed(_UNTELLABLE)
+            return _UNTOLD
 
     def _decided(self, task: tasks.Task[..., Any, ...], job: jobs.Job, error: BaseException) -> Ending:
         problem = self._describe(error)
@@ -192,46 +191,38 @@ class Worker(upstream.Worker):
         return Retried(problem, max(delay, 0), decision.priority, decision.queue, decision.lock)
 
     async def _record(self, job: jobs.Job, ending: Ending) -> Ending:
-        """Write the ending, again and again, and return what was written.
+        """Write the ending, again and again while this worker is registered, and return what was written.
 
-        Writing is fenced, so it does no harm to try again; only a worker that stops gives up, and others take the job.
+        Writing is fenced, so it does no harm to try again; when this worker has gone, others take the job.
         """
         assert job.id is not None
         keeps_queueing_lock = True
-        while True:
+        written = False
+        while self.worker_id is not None:
             try:
-                written = await self._write(job, ending, keeps_queueing_lock)
+                written = await self._write(job, self.worker_id, ending, keeps_queueing_lock)
                 break
-            except exceptions.UniqueViolation:
-                # Another job waits under its queueing lock. Nothing is lost if this one waits without.
-                keeps_queueing_lock = False
-            except exceptions.ConnectorException as error:
-                if is_refused_value(error):
-                    ending = Failed(_UNTELLABLE)
-                    continue
-                if self._stop_event.is_set() and time.monotonic() > self._give_up_at():
-                    logger.error("The end of job %s could not be written: %s", job.id, _one_line(error))
-                    return Lost()
-                logger.warning("The end of job %s is not written yet: %s", job.id, _one_line(error))
-                await asyncio.sleep(random.uniform(0.1, 1))
             except (TypeError, ValueError, RecursionError):
                 logger.exception("How job %s ended cannot be written as JSON", job.id)
-                ending = Failed(_UNTELLABLE)
+                ending = _UNTOLD
+            except exceptions.ConnectorException as error:
+                if isinstance(error, exceptions.UniqueViolation) and keeps_queueing_lock:
+                    # Another job waits under its queueing lock. Nothing is lost if this one waits without.
+                    keeps_queueing_lock = False
+                elif is_refused_value(error) and ending != _UNTOLD:
+                    ending = _UNTOLD
+                else:
+                    logger.warning("The end of job %s is not written yet: %s", job.id, one_line(error))
+                    await asyncio.sleep(random.uniform(0.1, 1))
         self._job_ids_to_abort.pop(job.id, None)
         return ending if written else Lost()
 
-    async def _write(self, job: jobs.Job, ending: Ending, keeps_queueing_lock: bool) -> bool:
-        assert self.worker_id is not None
-        written = await self.manager.end_job(job, self.worker_id, ending, keeps_queueing_lock=keeps_queueing_lock)
+    async def _write(self, job: jobs.Job, worker_id: int, ending: Ending, keeps_queueing_lock: bool) -> bool:
+        written = await self.manager.end_job(job, worker_id, ending, keeps_queueing_lock=keeps_queueing_lock)
         if written and self._deletes(ending):
             with contextlib.suppress(exceptions.ConnectorException):
                 await self.manager.delete_ended_job(job)
         return written
-
-    def _give_up_at(self) -> float:
-        if self._stopping_since is None:
-            self._stopping_since = time.monotonic()
-        return self._stopping_since + self.stalled_worker_timeout
 
     def _deletes(self, ending: Ending) -> bool:
         match self.delete_jobs:
@@ -305,13 +296,15 @@ class Worker(upstream.Worker):
         self.worker_id = None
 
 
-_UNTELLABLE = Problem(
-    {
-        "type": "/problems/untellable",
-        "title": "It ended in a way that cannot be told",
-        "detail": "Its result or its error cannot be written as JSON, or looking at it raised. See the worker's log.",
-    },
-    traceback="",
+_UNTOLD = Failed(
+    Problem(
+        {
+            "type": "/problems/untellable",
+            "title": "It ended in a way that cannot be told",
+            "detail": "Its result or its error cannot be written as JSON, or looking at it raised: see the log.",
+        },
+        traceback="",
+    )
 )
 
 
@@ -336,33 +329,5 @@ async def _for_ever(name: str, loop: Callable[[], Awaitable[Any]]) -> None:
             await loop()
             await asyncio.Event().wait()
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
-            logger.warning("The %s loop broke off, starting it again: %s", name, _one_line(error))
+            logger.warning("The %s loop broke off, starting it again: %s", name, one_line(error))
             await asyncio.sleep(random.uniform(0.1, 1))
-
-
-def _report(context: JobContext, ending: Ending) -> None:
-    job = context.job
-    seconds = time.time() - context.start_timestamp
-    fields = {
-        "job_id": job.id,
-        "action": job.task_name,
-        "attempt": job.attempts + 1,
-        "seconds": round(seconds, 3),
-    }
-    match ending:
-        case Succeeded():
-            logger.info("Succeeded", extra=fields)
-        case Failed(problem=problem):
-            logger.error("Failed: %s", problem.document.get("title"), extra=fields)
-        case Retried(problem=problem, delay=delay):
-            logger.warning("To be retried in %.1f s: %s", delay, problem.document.get("title"), extra=fields)
-        case Cancelled():
-            logger.info("Cancelled", extra=fields)
-        case Released(reason=reason):
-            logger.warning("Put back: %s", reason, extra=fields)
-        case Lost():
-            logger.warning("Lost to another attempt; its result was not kept", extra=fields)
-
-
-def _one_line(error: BaseException) -> str:
-    return traceback.format_exception_only(error.__cause__ or error)[-1].strip()

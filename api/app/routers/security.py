@@ -46,15 +46,17 @@ def _is_our_own(request: Request, settings: Settings) -> bool:
 
 def _is_loopback(address: str | None) -> bool:
     # Without an address it came through a Unix socket.
-    return address is None or ip_address(address).is_loopback
+    return address is None or (_is_address(address) and ip_address(address).is_loopback)
 
 
 def _is_local_name(host: str | None) -> bool:
     """Not a name of the public DNS, which may be made to lead here (DNS rebinding)."""
-    if host is None or "." not in host or host.endswith(".localhost"):
-        return True
+    return host is not None and ("." not in host or host.endswith(".localhost") or _is_address(host))
+
+
+def _is_address(text: str) -> bool:
     try:
-        ip_address(host)
+        ip_address(text)
     except ValueError:
         return False
     return True

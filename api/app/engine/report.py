@@ -1,0 +1,38 @@
+"""One log line for each way that a job can end."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+
+from procrastinate.job_context import JobContext
+
+from app.engine.endings import Cancelled, Ending, Failed, Lost, Released, Retried, Succeeded
+
+logger = logging.getLogger("app.engine.worker")
+
+
+def report(context: JobContext, ending: Ending) -> None:
+    """Say how a job ended: which one, how long it took, and never its arguments."""
+    job = context.job
+    seconds = round(time.time() - context.start_timestamp, 3)
+    fields = {"job_id": job.id, "action": job.task_name, "attempt": job.attempts + 1, "seconds": seconds}
+    match ending:
+        case Succeeded():
+            logger.info("Succeeded", extra=fields)
+        case Failed(problem=problem):
+            logger.error("Failed: %s", problem.document.get("title"), extra=fields)
+        case Retried(problem=problem, delay=delay):
+            logger.warning("To be retried in %.1f s: %s", delay, problem.document.get("title"), extra=fields)
+        case Cancelled():
+            logger.info("Cancelled", extra=fields)
+        case Released(reason=reason):
+            logger.warning("Put back: %s", reason, extra=fields)
+        case Lost():
+            logger.warning("Lost to another attempt; its result was not kept", extra=fields)
+
+
+def one_line(error: BaseException) -> str:
+    """An error, or what caused it, without its traceback."""
+    return traceback.format_exception_only(error.__cause__ or error)[-1].strip()
