@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from procrastinate.exceptions import ConnectorException
-from procrastinate.jobs import Job, Status
+from procrastinate.jobs import Status
 from tests.support.eventually import eventually
 from tests.support.workshop import Workshop
 
+from app.engine import queries
 from app.engine.rescue import Rescue
 from app.engine.retry import Retry
 from app.errors import RateLimited, Rejected
@@ -244,13 +246,13 @@ async def test_a_side_task_that_breaks_is_started_again(workshop: Workshop, monk
     twice = asyncio.Event()
     beats: list[int] = []
 
-    async def beat(worker_id: int) -> None:
+    async def beat(_: queries.Database, *, worker_id: int) -> None:
         beats.append(worker_id)
         if len(beats) == 2:
             twice.set()
         raise OSError("the network is gone")
 
-    monkeypatch.setattr(workshop.queue.job_manager, "update_heartbeat", beat)
+    monkeypatch.setattr(queries, "beat", beat)
 
     @workshop.action()
     async def fine() -> None: ...
@@ -266,16 +268,16 @@ async def test_a_run_announced_while_the_worker_looks_is_not_missed(
 ) -> None:
     """The look has already passed the run's place when its NOTIFY arrives."""
     looked = asyncio.Event()
-    fetch = workshop.queue.job_manager.fetch_job
+    claim = queries.claim_jobs
 
-    async def look_and_linger(queues: list[str] | None, worker_id: int) -> Job | None:
-        job = await fetch(queues, worker_id)
+    async def look_and_linger(database: queries.Database, **arguments: Any) -> Any:
+        answer = await claim(database, **arguments)
         if not looked.is_set():
             looked.set()
             await asyncio.wait_for(announced.wait(), 20)
-        return job
+        return answer
 
-    monkeypatch.setattr(workshop.queue.job_manager, "fetch_job", look_and_linger)
+    monkeypatch.setattr(queries, "claim_jobs", look_and_linger)
     announced = asyncio.Event()
 
     @workshop.action()
@@ -312,7 +314,7 @@ async def test_a_retry_beside_another_run_of_its_queueing_lock_waits_without_the
         await workshop.reaches(first, "retrying")
         await workshop.reaches(second, "retrying")
     locks = await workshop.fetch("SELECT queueing_lock FROM procrastinate_jobs ORDER BY id")
-    assert [row["queueing_lock"] for row in locks] == [None, "one waits"]
+    assert {row["queueing_lock"] for row in locks} == {None, "one waits"}
 
 
 async def test_a_worker_told_to_stop_puts_a_run_back_beside_another_of_its_queueing_lock(workshop: Workshop) -> None:
@@ -331,18 +333,17 @@ async def test_a_worker_told_to_stop_puts_a_run_back_beside_another_of_its_queue
 
 
 async def test_a_claim_whose_answer_was_lost_goes_back(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    manager = workshop.queue.job_manager
-    fetch = manager.fetch_job
-    lost: list[Job] = []
+    claim = queries.claim_jobs
+    lost: list[Any] = []
 
-    async def lose_the_first_answer(queues: list[str] | None, worker_id: int) -> Job | None:
-        job = await fetch(queues, worker_id)
-        if job is not None and not lost:
-            lost.append(job)
+    async def lose_the_first_answer(database: queries.Database, **arguments: Any) -> Any:
+        jobs, last_lock = await claim(database, **arguments)
+        if jobs and not lost:
+            lost.extend(jobs)
             raise ConnectorException
-        return job
+        return jobs, last_lock
 
-    monkeypatch.setattr(manager, "fetch_job", lose_the_first_answer)
+    monkeypatch.setattr(queries, "claim_jobs", lose_the_first_answer)
 
     @workshop.action()
     async def fine(run: Run) -> int:
@@ -399,14 +400,17 @@ async def test_a_run_that_the_database_did_not_give_costs_no_attempt(
     async def away(*_: object, **__: object) -> None:
         raise OSError("the network is gone")
 
-    @workshop.action(retry=Retry(max_attempts=1))
-    async def fine() -> None: ...
+    @workshop.action(retry=Retry(max_attempts=2, base=0))
+    async def fails_once(run: Run) -> None:
+        await run.step("first", asyncio.sleep, 0)
+        if run.attempt == 1:
+            raise ValueError
 
-    run = await workshop.submit("fine")
+    run = await workshop.submit("fails_once")
     with monkeypatch.context() as patched:
-        patched.setattr("app.runs.queries.get_held_run", away)
+        patched.setattr("app.runs.queries.get_steps", away)
         await workshop.drain()
-    assert (await workshop.get(run)).attempt == 0
+    assert (await workshop.get(run)).attempt == 1
     await workshop.drain_all()
     assert (await workshop.get(run)).state == "succeeded"
 

@@ -43,11 +43,13 @@ class App(procrastinate.App):
         self._describe = describe
         self._resources = resources
         self._worker_options = worker_options
+        self.timeouts: dict[str, float] = {}
+        """Seconds that an attempt of a task may take, by the task's name; one that is not named takes as long as it likes."""
 
     @override
     def _worker(self, **options: Unpack[WorkerOptions]) -> Worker:
         merged: dict[str, Any] = {**self._worker_options, **self.worker_defaults, **options}
-        return Worker(app=self, describe=self._describe, **merged)
+        return Worker(app=self, describe=self._describe, timeouts=self.timeouts, **merged)
 
     @override
     async def run_worker_async(self, **options: Unpack[WorkerOptions]) -> None:

@@ -56,6 +56,13 @@ class SQLAlchemyAsyncConnector(BaseAsyncConnector):
         """For synchronous code, in any thread, with or without an open app."""
         return _OneLoopACall(self.engine, timeout=self.timeout)
 
+    def with_own_pool(self) -> SQLAlchemyAsyncConnector:
+        """Another connector to the same database, whose connections nobody else can use up."""
+        shared = self.engine.sync_engine
+        return SQLAlchemyAsyncConnector(
+            AsyncEngine(Engine(shared.pool.recreate(), shared.dialect, shared.url)), timeout=self.timeout
+        )
+
     async def execute_query_async(self, query: str, **arguments: Any) -> None:
         if arguments:
             await self._fetch(query, arguments)
@@ -154,12 +161,11 @@ class _OneLoopACall(SQLAlchemyAsyncConnector):
 
     @contextlib.asynccontextmanager
     async def _own_pool(self) -> AsyncGenerator[SQLAlchemyAsyncConnector]:
-        shared = self.engine.sync_engine
-        engine = AsyncEngine(Engine(shared.pool.recreate(), shared.dialect, shared.url))
+        connector = self.with_own_pool()
         try:
-            yield SQLAlchemyAsyncConnector(engine, timeout=self.timeout)
+            yield connector
         finally:
-            await engine.dispose()
+            await connector.close_async()
 
 
 class Statement(NamedTuple):

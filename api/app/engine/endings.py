@@ -1,4 +1,4 @@
-"""How the performance of a job can end. The worker decides, the manager writes it down."""
+"""How the performance of a job can end. The worker decides, the finisher writes it down."""
 
 from __future__ import annotations
 
@@ -58,3 +58,26 @@ class Lost:
 
 
 Ending = Succeeded | Failed | Retried | Cancelled | Released | Lost
+
+
+UNTOLD = Failed(
+    Problem(
+        {
+            "type": "/problems/untellable",
+            "title": "It ended in a way that cannot be told",
+            "detail": "Its result or its error cannot be written as JSON, or looking at it raised: see the log.",
+        },
+        traceback="",
+    )
+)
+
+TOO_LATE = Failed(
+    Problem(
+        {
+            "type": "/problems/too-late",
+            "title": "It was too late to start",
+            "detail": "No worker could start this run before its start_deadline.",
+        },
+        traceback="",
+    )
+)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from procrastinate import exceptions
 
 from app.engine import queries
-from app.engine.connector import SQLAlchemyAsyncConnector
+from app.engine.endings import TOO_LATE
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ _WORKER_LOST = json.dumps(
     }
 )
 
+_TOO_LATE = json.dumps(TOO_LATE.problem.document)
+
 
 @dataclass(frozen=True)
 class Rescue:
@@ -31,23 +33,28 @@ class Rescue:
     `lease` is in seconds. A job whose workers were lost `crash_cap` times has failed.
     """
 
-    connector: SQLAlchemyAsyncConnector
+    database: queries.Database
     lease: float
     crash_cap: int
 
     async def sweep(self) -> list[int]:
         """Put back every abandoned job, each in its own transaction so that one cannot hold up the others.
 
+        Then runs that had to start by now fail, and workers that are lost are forgotten.
+
         Returns:
             The ids of the jobs that were abandoned and no longer are.
         """
         rescued: list[int] = []
-        while True:
-            abandoned = await queries.list_abandoned_jobs(self.connector, lease=self.lease, limit=BATCH)
-            batch = [job_id for job_id in abandoned if await self._put_back(job_id)]
-            rescued += batch
-            if len(abandoned) < BATCH or not batch:
-                return rescued
+        refused: list[int] = []
+        while abandoned := await queries.list_abandoned_jobs(
+            self.database, lease=self.lease, limit=BATCH, but=refused
+        ):
+            for job_id in abandoned:
+                (rescued if await self._put_back(job_id) else refused).append(job_id)
+        await queries.expire_jobs(self.database, error=_TOO_LATE, limit=BATCH)
+        await queries.delete_lost_workers(self.database, lease=self.lease)
+        return rescued
 
     async def _put_back(self, job_id: int) -> bool:
         try:
@@ -68,7 +75,7 @@ class Rescue:
 
     async def _rescue(self, job_id: int, *, keeps_queueing_lock: bool) -> dict[str, object] | None:
         return await queries.rescue_job(
-            self.connector,
+            self.database,
             job_id=job_id,
             lease=self.lease,
             crash_cap=self.crash_cap,

@@ -1,41 +1,46 @@
-"""The worker: Procrastinate's, with the parts replaced that its faults come from.
+"""The worker: Procrastinate's, with the parts replaced that its faults and its slowness come from.
 
 Procrastinate's semantics stay: queues, locks, queueing locks, priorities, abort, cron, middleware, context.
+
+    claims.py       jobs come in batches, as many as there are free slots
+    performance.py  each is performed in a task of its own, to its ending
+    finisher.py     endings are written in batches, fenced
+    rescue.py       what lost workers held goes back
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import random
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NoReturn
 
-from procrastinate import exceptions, jobs, middleware, tasks, utils
+from procrastinate import exceptions, utils
 from procrastinate import worker as upstream
-from procrastinate.job_context import AbortReason, JobContext
+from procrastinate.job_context import JobContext
 from typing_extensions import override
 
-from app.engine.connector import SQLAlchemyAsyncConnector, is_refused_value
-from app.engine.endings import Cancelled, Ending, Failed, Lost, Problem, Released, Retried, Succeeded
+from app.engine import queries
+from app.engine.claims import ClaimedJob, Claims
+from app.engine.connector import SQLAlchemyAsyncConnector
+from app.engine.endings import TOO_LATE, Ending, Released
+from app.engine.finisher import Finisher
+from app.engine.link import Links
 from app.engine.manager import JobManager
-from app.engine.report import one_line, report
+from app.engine.performance import Describe, Performance, Stop
+from app.engine.report import one_line
 from app.engine.rescue import Rescue
-from app.errors import NotBegun, RunLost
 
 logger = logging.getLogger(__name__)
 
-UNKNOWN_TASK_DELAY_SECONDS = 30.0
-"""A task this worker does not have may belong to the next version of the code: put it back for a while."""
-
-NOT_BEGUN_DELAY_SECONDS = 1.0
 ABANDON_SECONDS = 5.0
 """How long a job may take to stop after it was cancelled by a shutdown."""
-
-Describe = Callable[[BaseException], Problem]
+LAST_WRITES_SECONDS = 5.0
+"""How long a shutdown waits for a database that does not take the last endings, or the farewell."""
+DUE_BATCH = 1000
+QUARANTINE_SECONDS = 1.0
 
 
 class Worker(upstream.Worker):
@@ -43,220 +48,210 @@ class Worker(upstream.Worker):
 
     Args:
         describe: makes the problem object of an error that a task raised.
+        timeouts: seconds that a task may take, by its name.
         sweep_interval: seconds between two looks for abandoned jobs.
         crash_cap: how many lost workers make a job fail.
         options: those of Procrastinate's `Worker`.
     """
 
-    def __init__(self, *, describe: Describe, sweep_interval: float = 10, crash_cap: int = 3, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        describe: Describe,
+        timeouts: dict[str, float] | None = None,
+        sweep_interval: float = 10,
+        crash_cap: int = 3,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
-        self._describe = describe
+        self.describe = describe
+        self.has_stuck_job = False
+        """Whether a job went on after its time: only the end of this process will end it."""
+        self._timeouts = timeouts or {}
         self._sweep_interval = sweep_interval
         self._crash_cap = crash_cap
+        assert isinstance(self.app.connector, SQLAlchemyAsyncConnector)
+        # Connections that no action can use up.
+        self._connector = self.app.connector.with_own_pool()
+        self._manager = JobManager(self._connector)
+        self._links = Links(self._connector.engine, timeout=self._connector.timeout)
+        self._claims = Claims(self._links.claims, None if self.queues is None else list(self.queues))
+        self._finisher = Finisher(
+            self._links.endings, delete_jobs=self.delete_jobs, on_written=self._look_again_after_writing
+        )
+        self._performances: dict[int, Performance] = {}
+        # Whether more jobs may wait than there were free slots.
+        self._more_wait = False
         # Whether the database may hold jobs for us that we do not perform.
         self._in_doubt = False
-
-    @property
-    def manager(self) -> JobManager:
-        assert isinstance(self.app.job_manager, JobManager)
-        return self.app.job_manager
 
     # The loop ----------------------------------------------------------------------------------------------
 
     @override
     async def _fetch_and_process_jobs(self) -> None:
-        """Claim jobs while there are free slots and jobs, and start each."""
-        while await self._has_free_slot():
+        """Claim and start jobs until told to stop, or with `wait=False` until there is nothing left to do."""
+        while not self._stop_event.is_set():
             # Before the look, not after it: what is announced during the look must lead to another one.
             self._new_job_event.clear()
-            job = await self._claim()
-            if job is None:
-                self._job_semaphore.release()
+            free = self._free_slots()
+            found = await self._claim(free) if free else []
+            for job in found:
+                self._start(job)
+            self._more_wait = len(found) == free
+            if found:
+                # Let them begin, and those that need not wait for anything end.
+                await asyncio.sleep(0)
+            elif not self.wait and not self._performances and not len(self._finisher) and not await self._any_due():
                 return
-            self._start(job)
+            if not (self._more_wait and self._free_slots()):
+                await self._wait_for_news()
 
-    async def _claim(self) -> jobs.Job | None:
-        """The next job; `None` if there is none, or if the database cannot say now."""
+    async def _any_due(self) -> bool:
+        with contextlib.suppress(exceptions.ConnectorException):
+            released, _ = await queries.release_due_jobs(self._links.claims, limit=DUE_BATCH)
+            if released:
+                self._new_job_event.set()
+            return bool(released)
+        return False
+
+    def _free_slots(self) -> int:
+        if self._finisher.is_stuck:
+            return 0
+        # What has ended and is not written needs no slot, but it must not pile up either.
+        return self.concurrency - max(len(self._performances), len(self._finisher) - self.concurrency)
+
+    async def _wait_for_news(self) -> None:
+        await utils.wait_any(
+            self._new_job_event.wait(), self._stop_event.wait(), asyncio.sleep(self.fetch_job_polling_interval)
+        )
+
+    def _look_again_after_writing(self, jobs: list[ClaimedJob]) -> None:
+        if self._more_wait or not self.wait or any(job.lock for job in jobs):
+            self._new_job_event.set()
+
+    async def _claim(self, limit: int) -> list[ClaimedJob]:
+        """The next jobs; none if the database cannot say now."""
         assert self.worker_id is not None
         try:
             if self._in_doubt:
-                await self.manager.put_back_unperformed(self.worker_id, self._performing())
+                await self._put_back_unperformed(self.worker_id)
                 self._in_doubt = False
-            return await self.manager.fetch_job(self.queues, self.worker_id)
+            return await self._claims.claim(self.worker_id, limit)
         except exceptions.ConnectorException as error:
-            # It may have claimed a job for us before its answer was lost.
+            # It may have claimed jobs for us before its answer was lost.
             self._in_doubt = True
             logger.warning("No job could be claimed, trying again at the next poll: %s", one_line(error))
-            return None
+            return []
 
-    def _performing(self) -> set[int]:
-        return {context.job.id for context in self._running_jobs.values() if context.job.id is not None}
-
-    async def _has_free_slot(self) -> bool:
-        """Take a slot when one is free; false when the worker is told to stop."""
-        taking = asyncio.create_task(self._job_semaphore.acquire())
-        await utils.wait_any(taking, self._stop_event.wait())
-        if not self._stop_event.is_set():
-            return True
-        if taking.done() and not taking.cancelled():
-            self._job_semaphore.release()
-        return False
-
-    def _start(self, job: jobs.Job) -> None:
-        context = JobContext(
-            app=self.app,
-            worker_name=self.worker_name,
-            worker_queues=self.queues,
-            additional_context=dict(self.additional_context or {}),
-            job=job,
-            abort_reason=lambda: self._job_ids_to_abort.get(job.id or 0),
-            start_timestamp=time.time(),
-        )
-        performing = asyncio.create_task(self._process_job(context), name=f"{job.task_name}[{job.id}]")
-        self._running_jobs[performing] = context
-        performing.add_done_callback(self._ended)
-
-    def _ended(self, performing: asyncio.Task[Any]) -> None:
-        del self._running_jobs[performing]
-        self._job_semaphore.release()
-
-    # One job -----------------------------------------------------------------------------------------------
-
-    @override
-    async def _process_job(self, context: JobContext) -> None:
-        ending = await self._perform(context)
-        report(context, await _to_its_end(self._record(context.job, ending)))
-
-    async def _perform(self, context: JobContext) -> Ending:
-        task = self.app.tasks.get(context.job.task_name)
-        if task is None:
-            return Released(UNKNOWN_TASK_DELAY_SECONDS, f"this worker has no task {context.job.task_name!r}")
-        try:
-            return Succeeded(await self._call(task, context))
-        except NotBegun:
-            return Released(NOT_BEGUN_DELAY_SECONDS, "the database did not give its run")
-        except exceptions.JobAborted:
-            return Cancelled()
-        except asyncio.CancelledError as error:
-            return self._cancelled(task, context, error)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a task raises is its ending
-            return Lost() if _is_lost(error) else self._after(task, context.job, error)
-
-    async def _call(self, task: tasks.Task[..., Any, ...], context: JobContext) -> Any:
-        arguments = [context] if task.pass_context else []
-        is_async = inspect.iscoroutinefunction(task.func)
-
-        async def call_async() -> Any:
-            return await task(*arguments, **context.job.task_kwargs)
-
-        def call_sync() -> Any:
-            return task(*arguments, **context.job.task_kwargs)
-
-        async def call() -> Any:
-            wrapped = self._resolve_task_middlewares(task, is_async)
-            if is_async:
-                return await middleware.compose(wrapped, call_async, context, self)()
-            result = await utils.sync_to_async(middleware.compose(wrapped, call_sync, context, self))
-            return await result if inspect.isawaitable(result) else result
-
-        return await middleware.compose(self.worker_middleware, call, context, self)()
-
-    def _cancelled(self, task: tasks.Task[..., Any, ...], context: JobContext, error: asyncio.CancelledError) -> Ending:
-        match context.abort_reason():
-            case AbortReason.SHUTDOWN:
-                return Released()
-            case AbortReason.USER_REQUEST:
-                return Cancelled()
-            case _:
-                # Nobody asked: the task let a cancellation of its own escape.
-                return self._after(task, context.job, error)
-
-    def _after(self, task: tasks.Task[..., Any, ...], job: jobs.Job, error: BaseException) -> Ending:
-        try:
-            return self._decided(task, job, error)
-        except Exception:
-            # The error's own text, or a retry strategy, may raise: the job must end all the same.
-            logger.exception("What was raised by job %s cannot be described", job.id)
-            return _UNTOLD
-
-    def _decided(self, task: tasks.Task[..., Any, ...], job: jobs.Job, error: BaseException) -> Ending:
-        problem = self._describe(error)
-        retry = task.get_retry_exception(exception=error, job=job)
-        if retry is None:
-            return Failed(problem)
-        decision = retry.retry_decision
-        delay = (decision.retry_at - utils.utcnow()).total_seconds() if decision.retry_at else 0
-        return Retried(problem, max(delay, 0), decision.priority, decision.queue, decision.lock)
-
-    async def _record(self, job: jobs.Job, ending: Ending) -> Ending:
-        """Write the ending, again and again while this worker is registered, and return what was written.
-
-        Writing is fenced, so it does no harm to try again; when this worker has gone, others take the job.
-        """
-        assert job.id is not None
-        keeps_queueing_lock = True
-        written = False
-        while self.worker_id is not None:
-            try:
-                written = await self._write(job, self.worker_id, ending, keeps_queueing_lock)
-                break
-            except (TypeError, ValueError, RecursionError):
-                logger.exception("How job %s ended cannot be written as JSON", job.id)
-                ending = _UNTOLD
-            except exceptions.ConnectorException as error:
-                if isinstance(error, exceptions.UniqueViolation) and keeps_queueing_lock:
+    async def _put_back_unperformed(self, worker_id: int) -> None:
+        """Put back what the database holds for us and we do not perform: claims whose answer was lost."""
+        for held in await queries.list_held_jobs(self._links.claims, worker_id=worker_id):
+            if held["id"] not in self._performances and held["id"] not in self._finisher:
+                logger.warning("Job %s was claimed and never began; it goes back", held["id"])
+                back = queries.EndedJob(held["id"], held["attempts"], "todo", attempts_made=0)
+                try:
+                    await queries.end_jobs(self._links.claims, worker_id=worker_id, ended=[back])
+                except exceptions.UniqueViolation:
                     # Another job waits under its queueing lock. Nothing is lost if this one waits without.
-                    keeps_queueing_lock = False
-                elif is_refused_value(error) and ending != _UNTOLD:
-                    ending = _UNTOLD
-                else:
-                    logger.warning("The end of job %s is not written yet: %s", job.id, one_line(error))
-                    await asyncio.sleep(random.uniform(0.1, 1))
-        self._job_ids_to_abort.pop(job.id, None)
-        return ending if written else Lost()
+                    back = back._replace(keeps_queueing_lock=False)
+                    await queries.end_jobs(self._links.claims, worker_id=worker_id, ended=[back])
 
-    async def _write(self, job: jobs.Job, worker_id: int, ending: Ending, keeps_queueing_lock: bool) -> bool:
-        written = await self.manager.end_job(job, worker_id, ending, keeps_queueing_lock=keeps_queueing_lock)
-        if written and self._deletes(ending):
-            with contextlib.suppress(exceptions.ConnectorException):
-                await self.manager.delete_ended_job(job)
-        return written
+    def _start(self, job: ClaimedJob) -> None:
+        if self._stop_event.is_set():
+            self._finish_at_once(job, Released())
+        elif job.is_late:
+            self._finish_at_once(job, TOO_LATE)
+        elif self._is_on_its_last_life(job) and any(
+            self._is_on_its_last_life(performance.job) for performance in self._performances.values()
+        ):
+            # One of them kills workers, and the others were only near it. Apart, they cannot take each other along.
+            self._finish_at_once(job, Released(QUARANTINE_SECONDS, "another run that lost its workers is performed"))
+        else:
+            self._performances[job.id] = Performance(
+                self,
+                job,
+                timeout=self._timeouts.get(job.task_name),
+                on_end=self._ended,
+                on_stuck=self._stuck,
+            )
 
-    def _deletes(self, ending: Ending) -> bool:
-        match self.delete_jobs:
-            case jobs.DeleteJobCondition.ALWAYS:
-                return isinstance(ending, Succeeded | Failed | Cancelled)
-            case jobs.DeleteJobCondition.SUCCESSFUL:
-                return isinstance(ending, Succeeded)
-            case jobs.DeleteJobCondition.NEVER:
-                return False
+    def _is_on_its_last_life(self, job: ClaimedJob) -> bool:
+        return job.crashes >= max(self._crash_cap - 1, 1)
+
+    def _finish_at_once(self, job: ClaimedJob, ending: Ending) -> None:
+        self._finisher.put(JobContext(app=self.app, job=job, start_timestamp=0, abort_reason=lambda: None), ending)
+
+    def _ended(self, performance: Performance) -> None:
+        del self._performances[performance.job.id]
+        assert performance.ending is not None
+        self._finisher.put(performance.context, performance.ending)
+        if self._more_wait:
+            self._new_job_event.set()
+
+    def _stuck(self, performance: Performance) -> None:
+        logger.error("Job %s ignores that its time is over; this worker stops after its other jobs", performance.job.id)
+        self._ended(performance)
+        self.has_stuck_job = True
+        self.stop()
 
     # What goes on beside the jobs --------------------------------------------------------------------------
 
     @override
     def _start_side_tasks(self) -> list[asyncio.Task[Any]]:
         loops: dict[str, Callable[[], Awaitable[Any]]] = {
+            "finish": self._finish,
             "heartbeat": self._update_heartbeat,
             "schedule": self._periodic_deferrer,
-            "abort requests": self._poll_jobs_to_abort,
+            "due": self._release_due,
+            "watch": self._watch,
             "rescue": self._rescue,
         }
         if self.listen_notify:
             loops["listener"] = self._listen
         return [asyncio.create_task(_for_ever(name, loop), name=name) for name, loop in loops.items()]
 
+    async def _finish(self) -> None:
+        assert self.worker_id is not None
+        await self._finisher.run(self.worker_id)
+
     @override
     async def _update_heartbeat(self) -> NoReturn:
         while True:
             await asyncio.sleep(self.update_heartbeat_interval)
             assert self.worker_id is not None
-            await self.manager.update_heartbeat(self.worker_id)
+            await queries.beat(self._links.heartbeat, worker_id=self.worker_id)
 
-    async def _rescue(self) -> None:
-        assert isinstance(self.app.connector, SQLAlchemyAsyncConnector)
-        rescue = Rescue(self.app.connector, self.stalled_worker_timeout, self._crash_cap)
+    async def _release_due(self) -> NoReturn:
+        """Let scheduled jobs wait in line from the moment when their time has come."""
+        while True:
+            released, seconds = await queries.release_due_jobs(self._links.care, limit=DUE_BATCH)
+            if released:
+                self._new_job_event.set()
+            if released < DUE_BATCH:
+                poll = self.fetch_job_polling_interval
+                await asyncio.sleep(poll if seconds is None else min(seconds, poll))
+
+    async def _watch(self) -> NoReturn:
+        """Stop the jobs that somebody asked to stop, and those that are no longer ours."""
+        while True:
+            await asyncio.sleep(self.abort_job_polling_interval)
+            if performances := dict(self._performances):
+                assert self.worker_id is not None
+                rows = await queries.list_held_jobs(self._links.care, worker_id=self.worker_id)
+                held = {row["id"]: row for row in rows}
+                for job_id, performance in performances.items():
+                    if job_id not in held or held[job_id]["attempts"] != performance.job.attempts:
+                        performance.stop(Stop.LOST)
+                self._handle_abort_jobs_requested(row["id"] for row in rows if row["abort_requested"])
+
+    @override
+    def _handle_abort_jobs_requested(self, job_ids: Iterable[int]) -> None:
+        for job_id in job_ids:
+            if performance := self._performances.get(job_id):
+                performance.stop(Stop.ASKED)
+
+    async def _rescue(self) -> NoReturn:
+        rescue = Rescue(self._links.care, self.stalled_worker_timeout, self._crash_cap)
         while True:
             if await rescue.sweep():
                 self._new_job_event.set()
@@ -264,7 +259,7 @@ class Worker(upstream.Worker):
             await asyncio.sleep(self._sweep_interval)
 
     async def _listen(self) -> None:
-        await self.manager.listen_for_jobs(on_notification=self._handle_notification, queues=self.queues)
+        await self._manager.listen_for_jobs(on_notification=self._handle_notification, queues=self.queues)
 
     # The end -----------------------------------------------------------------------------------------------
 
@@ -274,52 +269,37 @@ class Worker(upstream.Worker):
         # Not before: a worker that drains still lives, and can still be asked to cancel a job.
         await utils.cancel_and_capture_errors(side_tasks)
         await self._unregister()
+        self._links.close()
+        await self._connector.close_async()
         logger.info("Worker stopped")
 
     async def _drain(self) -> None:
-        if self._running_jobs:
-            logger.info("Waiting for %d running jobs", len(self._running_jobs))
-            await asyncio.wait(self._running_jobs, timeout=self.shutdown_graceful_timeout)
-        if self._running_jobs:
-            logger.info("Putting %d running jobs back", len(self._running_jobs))
-            for performing, context in list(self._running_jobs.items()):
-                self._abort_job(performing, context, AbortReason.SHUTDOWN)
-            await asyncio.wait(self._running_jobs, timeout=ABANDON_SECONDS)
-        if self._running_jobs:
+        if self._performances:
+            logger.info("Waiting for %d running jobs", len(self._performances))
+            await self._until_ended(self.shutdown_graceful_timeout)
+        if self._performances:
+            logger.info("Putting %d running jobs back", len(self._performances))
+            for performance in list(self._performances.values()):
+                performance.stop(Stop.SHUTDOWN)
+            await self._until_ended(ABANDON_SECONDS)
+        if self._performances:
             # Without its row in the database, this worker holds them no longer: others take them.
-            logger.error("%d jobs do not stop; other workers will perform them", len(self._running_jobs))
+            logger.error("%d jobs do not stop; other workers will perform them", len(self._performances))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITES_SECONDS):
+                await self._finisher.all_written()
+        if len(self._finisher):
+            logger.error("The ends of %d jobs could not be written; others will perform them", len(self._finisher))
+
+    async def _until_ended(self, timeout: float | None) -> None:
+        await asyncio.wait([performance.task for performance in self._performances.values()], timeout=timeout)
 
     async def _unregister(self) -> None:
         assert self.worker_id is not None
-        with contextlib.suppress(exceptions.ConnectorException):
-            await self.manager.unregister_worker(self.worker_id)
+        with contextlib.suppress(exceptions.ConnectorException, TimeoutError):
+            async with asyncio.timeout(LAST_WRITES_SECONDS):
+                await self._manager.unregister_worker(self.worker_id)
         self.worker_id = None
-
-
-_UNTOLD = Failed(
-    Problem(
-        {
-            "type": "/problems/untellable",
-            "title": "It ended in a way that cannot be told",
-            "detail": "Its result or its error cannot be written as JSON, or looking at it raised: see the log.",
-        },
-        traceback="",
-    )
-)
-
-
-async def _to_its_end(work: Awaitable[Ending]) -> Ending:
-    """Await `work` even if this task is cancelled meanwhile."""
-    recording = asyncio.ensure_future(work)
-    while not recording.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(recording)
-    return recording.result()
-
-
-def _is_lost(error: BaseException) -> bool:
-    # A task group of the action's wraps what its tasks raise.
-    return isinstance(error, RunLost) or (isinstance(error, BaseExceptionGroup) and bool(error.subgroup(RunLost)))
 
 
 async def _for_ever(name: str, loop: Callable[[], Awaitable[Any]]) -> None:

@@ -14,6 +14,7 @@ from procrastinate.job_context import JobContext
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.engine.claims import ClaimedJob
 from app.engine.connector import SQLAlchemyAsyncConnector, translated_errors
 from app.errors import NotBegun, RunLost
 from app.outbound.clients import Clients
@@ -38,7 +39,14 @@ class Run:
     """
 
     def __init__(
-        self, engine: AsyncEngine, holder: Holder, *, steps: dict[str, Any], clients: Clients, action: str
+        self,
+        engine: AsyncEngine,
+        holder: Holder,
+        *,
+        steps: dict[str, Any],
+        clients: Clients,
+        action: str,
+        extend: Callable[[float], None],
     ) -> None:
         self.id = holder.run_id
         self.action = action
@@ -49,12 +57,17 @@ class Run:
         self._engine = engine
         self._holder = holder
         self._steps = steps
+        self._extend = extend
         self._progress = _Coalesced(self._write_progress)
 
     async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Say how far the run is. Cheap to call often: only a few a second are written."""
         value = {"done": done, "total": total, "message": message and storable_text(message)}
         await self._progress.put(value)
+
+    def extend(self, seconds: float) -> None:
+        """Ask for more time: from now on, this attempt may take `seconds`, whatever its timeout was."""
+        self._extend(seconds)
 
     async def log(self, message: str, *, level: str = "info", **fields: Any) -> None:
         """Write a line of the run's history, shown to those who watch it. `fields` are JSON."""
@@ -91,26 +104,36 @@ async def begin(context: JobContext) -> AsyncGenerator[Run]:
     """The run of a job that this worker has claimed; written out when the action ends.
 
     Raises:
-        RunLost: another attempt holds it, or its record is gone.
+        RunLost: its record is gone.
         NotBegun: the database did not answer.
     """
-    assert isinstance(context.app.connector, SQLAlchemyAsyncConnector)
-    engine, job = context.app.connector.engine, context.job
-    assert job.id is not None and job.worker_id is not None
+    job = context.job
+    assert isinstance(job, ClaimedJob) and isinstance(context.app.connector, SQLAlchemyAsyncConnector)
+    if job.run_id is None:
+        raise RunLost
+    engine = context.app.connector.engine
+    holder = Holder(job.run_id, job.worker_id, job.attempts + 1)
+    run = Run(
+        engine,
+        holder,
+        steps=await _steps(engine, holder) if job.steps else {},
+        clients=context.additional_context["clients"],
+        action=job.task_name,
+        extend=context.additional_context["extend"],
+    )
+    try:
+        yield run
+    finally:
+        await run._progress.close()
+
+
+async def _steps(engine: AsyncEngine, holder: Holder) -> dict[str, Any]:
     try:
         with translated_errors():
             async with autocommit(engine).connect() as connection:
-                found = await queries.get_held_run(
-                    connection, job_id=job.id, worker_id=job.worker_id, attempt=job.attempts + 1
-                )
+                return await queries.get_steps(connection, holder.run_id)
     except ConnectorException as error:
         raise NotBegun from error
-    if found is None:
-        raise RunLost
-    holder, steps = found
-    run = Run(engine, holder, steps=steps, clients=context.additional_context["clients"], action=job.task_name)
-    async with run._progress:
-        yield run
 
 
 def _held(written: bool) -> None:
@@ -145,12 +168,10 @@ class _Coalesced:
             await self._flush()
             self._pausing = asyncio.create_task(self._pause_and_flush())
 
-    async def __aenter__(self) -> None:
-        """Values are written until the end of the block."""
-
-    async def __aexit__(self, *_: object) -> None:
-        self._closing.set()
+    async def close(self) -> None:
+        """Write the last value."""
         if self._pausing is not None:
+            self._closing.set()
             await self._pausing
         await self._flush()
 

@@ -97,29 +97,31 @@ async def list_runs(
 
 
 def _is_in(state: RunState) -> Any:
-    # Nobody rewrites a scheduled run when its time has come: it is queued from then on.
+    # Until a worker has looked, a scheduled run whose time has come is still written as scheduled.
     due = (ActionRun.state == RunState.SCHEDULED) & (ActionRun.schedule_at <= func.now())
     match state:
         case RunState.QUEUED:
-            return or_(ActionRun.state == state, due)
+            return _is_unended() & or_(ActionRun.state == state, due)
         case RunState.SCHEDULED:
-            return (ActionRun.state == state) & ~due
-        case _:
+            return _is_unended() & (ActionRun.state == state) & ~due
+        case RunState.RUNNING:
+            return _is_unended() & (ActionRun.state == state)
+        case RunState.RETRYING | RunState.FAILED | RunState.CANCELLED:
+            return ActionRun.trouble == state
+        case RunState.SUCCEEDED:
             return ActionRun.state == state
 
 
-async def get_held_run(
-    connection: AsyncConnection, *, job_id: int, worker_id: int, attempt: int
-) -> tuple[Holder, dict[str, Any]] | None:
-    """The run that a worker has just claimed, and the results of the steps it has finished, by name."""
-    statement = text("""
-        SELECT run.id, (SELECT coalesce(jsonb_object_agg(name, result), '{}') FROM run_steps WHERE run_id = run.id)
-          FROM action_runs AS run
-         WHERE job_id = :job_id AND worker_id = :worker_id AND attempt = :attempt AND state = 'running'
-    """)
-    arguments = {"job_id": job_id, "worker_id": worker_id, "attempt": attempt}
-    row = (await connection.execute(statement, arguments)).first()
-    return None if row is None else (Holder(row[0], worker_id, attempt), row[1])
+def _is_unended() -> Any:
+    # By their jobs: what waits or runs is few, and has an index; there is none on the state of runs.
+    jobs = text("SELECT id FROM procrastinate_jobs WHERE status IN ('todo', 'doing')")
+    return ActionRun.job_id.in_(jobs.columns(ActionRun.__table__.c.job_id))
+
+
+async def get_steps(connection: AsyncConnection, run_id: str) -> dict[str, Any]:
+    """The results of the steps that a run has finished, by name."""
+    statement = text("SELECT name, result FROM run_steps WHERE run_id = :run_id")
+    return {row.name: row.result for row in await connection.execute(statement, {"run_id": run_id})}
 
 
 async def append_event(connection: AsyncConnection, holder: Holder, *, type_: str, data: dict[str, Any]) -> bool:
@@ -151,7 +153,7 @@ async def insert_step(connection: AsyncConnection, holder: Holder, *, name: str,
     """
     statement = text("""
         WITH held AS (
-            UPDATE action_runs SET last_seq = last_seq + 1
+            UPDATE action_runs SET last_seq = last_seq + 1, steps = steps + 1
              WHERE id = :run_id AND worker_id = :worker_id AND attempt = :attempt AND state = 'running'
             RETURNING id, last_seq, attempt
         ), step AS (
