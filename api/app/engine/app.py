@@ -44,12 +44,26 @@ class App(procrastinate.App):
         self._resources = resources
         self._worker_options = worker_options
         self.timeouts: dict[str, float] = {}
-        """Seconds that an attempt of a task may take, by the task's name; one that is not named takes as long as it likes."""
+        """Seconds that an attempt of a task may take, by name; one that is not named takes as long as it likes."""
 
     @override
     def _worker(self, **options: Unpack[WorkerOptions]) -> Worker:
         merged: dict[str, Any] = {**self._worker_options, **self.worker_defaults, **options}
         return Worker(app=self, describe=self._describe, timeouts=self.timeouts, **merged)
+
+    async def work(self, queues: list[str] | None) -> bool:
+        """Perform jobs of these queues, or of all, until told to stop.
+
+        Returns:
+            Whether a job does not stop, so that only the end of this process will end it.
+        """
+        async with self._resources() as resources:
+            options: WorkerOptions = {"additional_context": resources}
+            if queues:
+                options["queues"] = queues
+            worker = self._worker(**options)
+            await worker.run()
+        return worker.has_stuck_job
 
     @override
     async def run_worker_async(self, **options: Unpack[WorkerOptions]) -> None:

@@ -20,8 +20,9 @@ _FIRST = ("", "")
 class ClaimedJob(jobs.Job):
     """A job, and what the ledger knows of its run."""
 
-    id: int
-    worker_id: int
+    # Nobody claims a job without an id, nor without being somebody.
+    id: int  # pyright: ignore[reportGeneralTypeIssues]
+    worker_id: int  # pyright: ignore[reportGeneralTypeIssues]
     #: `None`: a task of a namespace, which has no run.
     run_id: str | None
     #: How many steps earlier attempts have finished.

@@ -28,7 +28,7 @@ class Link:
         self._engine = engine
         self._timeout = timeout
         self._connection: AsyncConnection | None = None
-        self._driver: asyncpg.Connection[asyncpg.Record] | None = None
+        self._driver: asyncpg.Connection | None = None
         self._turn = asyncio.Lock()
 
     async def execute_query_all_async(self, query: str, **arguments: Any) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ class Link:
         if not isinstance(error, asyncpg.PostgresError) or isinstance(error, asyncpg.ReadOnlySQLTransactionError):
             self.close()
 
-    async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
+    async def _connect(self) -> asyncpg.Connection:
         connection = await self._engine.connect()
         try:
             raw = await connection.get_raw_connection()
@@ -85,5 +85,3 @@ class Links:
     def close(self) -> None:
         for link in (self.claims, self.endings, self.heartbeat, self.care):
             link.close()
-
-

@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 logger = logging.getLogger(__name__)
 
 SILENCE_SECONDS = 10.0
-"""After this long without a notification the connection is asked whether it still lives."""
+"""After this long without a notification the listener says something to itself, and must hear it."""
+ECHO = "runledger_echo"
 LONGEST_PAUSE_SECONDS = 2.0
 
 _Notification = tuple[str, str]
@@ -73,6 +74,7 @@ class Listener:
         driver.add_termination_listener(inbox.close)
         for channel in self._channels:
             await driver.add_listener(channel, inbox.put)
+        await driver.add_listener(inbox.echo, inbox.put)
         return inbox
 
     async def _deliver(self, inbox: _Inbox, on_notification: Notify) -> None:
@@ -85,9 +87,10 @@ class Listener:
 
 
 class _Inbox:
-    """What was heard and not yet delivered; asks a silent connection whether it lives."""
+    """What was heard and not yet delivered; a silent connection must let an echo through."""
 
     def __init__(self, driver: Any, timeout: float) -> None:
+        self.echo = f"{ECHO}_{driver.get_server_pid()}"
         self._driver = driver
         self._timeout = timeout
         self._heard: asyncio.Queue[_Notification | None] = asyncio.Queue()
@@ -104,8 +107,11 @@ class _Inbox:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     notification = await self._heard.get()
             except TimeoutError:
-                await self._driver.execute("SELECT 1", timeout=self._timeout)
-                continue
+                # A connection may answer and yet deliver nothing: behind a pooler, LISTEN is another's.
+                await self._driver.execute(f"NOTIFY {self.echo}", timeout=self._timeout)
+                async with asyncio.timeout(self._timeout):
+                    notification = await self._heard.get()
             if notification is None:
                 raise ConnectionResetError("the server closed the connection")
-            return notification
+            if notification[0] != self.echo:
+                return notification

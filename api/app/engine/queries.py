@@ -277,8 +277,8 @@ async def claim_jobs(
         after: queue and lock behind which that look begins.
 
     Returns:
-        The jobs with what the ledger knows (`run_id`, `steps`, `crashes`, `is_late`; `None` where a job has no run), and
-        where the next look at the locks begins if this one did not see them all.
+        The jobs, with what the ledger knows (`run_id`, `steps`, `crashes`, `is_late`; `None` for one without a run);
+        and where the next look at the locks begins if this one did not see them all.
 
     Raises:
         UniqueViolation: another worker has taken a lock at the same moment. Nothing is claimed.

@@ -47,9 +47,7 @@ class Rescue:
         """
         rescued: list[int] = []
         refused: list[int] = []
-        while abandoned := await queries.list_abandoned_jobs(
-            self.database, lease=self.lease, limit=BATCH, but=refused
-        ):
+        while abandoned := await queries.list_abandoned_jobs(self.database, lease=self.lease, limit=BATCH, but=refused):
             for job_id in abandoned:
                 (rescued if await self._put_back(job_id) else refused).append(job_id)
         await queries.expire_jobs(self.database, error=_TOO_LATE, limit=BATCH)

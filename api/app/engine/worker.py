@@ -101,18 +101,19 @@ class Worker(upstream.Worker):
             if found:
                 # Let them begin, and those that need not wait for anything end.
                 await asyncio.sleep(0)
-            elif not self.wait and not self._performances and not len(self._finisher) and not await self._any_due():
+            elif await self._is_done():
                 return
             if not (self._more_wait and self._free_slots()):
                 await self._wait_for_news()
 
-    async def _any_due(self) -> bool:
+    async def _is_done(self) -> bool:
+        """With `wait=False`: nothing is left to do, and nothing has become due meanwhile."""
+        if self.wait or self._performances or len(self._finisher):
+            return False
         with contextlib.suppress(exceptions.ConnectorException):
-            released, _ = await queries.release_due_jobs(self._links.claims, limit=DUE_BATCH)
-            if released:
+            if (await queries.release_due_jobs(self._links.claims, limit=DUE_BATCH))[0]:
                 self._new_job_event.set()
-            return bool(released)
-        return False
+        return not self._new_job_event.is_set()
 
     def _free_slots(self) -> int:
         if self._finisher.is_stuck:
@@ -202,10 +203,11 @@ class Worker(upstream.Worker):
             "finish": self._finish,
             "heartbeat": self._update_heartbeat,
             "schedule": self._periodic_deferrer,
-            "due": self._release_due,
             "watch": self._watch,
             "rescue": self._rescue,
         }
+        if self.wait:
+            loops["due"] = self._release_due
         if self.listen_notify:
             loops["listener"] = self._listen
         return [asyncio.create_task(_for_ever(name, loop), name=name) for name, loop in loops.items()]

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-import procrastinate
 from procrastinate.job_context import JobContext
 from procrastinate.tasks import Task
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from typing_extensions import override
 
+from app.engine.app import App
 from app.engine.retry import Retry
 from app.errors import InvalidInput, Rejected, UnknownAction
+from app.runs.child import call_in_child, check_importable
 from app.runs.context import Run, begin
 from app.runs.problems import faults
 from app.runs.values import check_storable
 
 NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 
-Perform = Callable[..., Awaitable[Any]]
+Perform = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -66,29 +67,39 @@ class Actions(Mapping[str, Action]):
 
     The function's parameters after `run` are the input model; a single parameter that is a Pydantic model *is* the
     input model. What it returns is validated and serialised by its return hint. `run` may be left out.
+
+    A plain `def` is called in a child process, which can be killed: for work that blocks, or computes for long.
     """
 
-    def __init__(self, app: procrastinate.App) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
         self._actions: dict[str, Action] = {}
 
     def __call__(
-        self, name: str | None = None, *, retry: Retry | None = None, **options: Any
+        self, name: str | None = None, *, retry: Retry | None = None, timeout: float | None = None, **options: Any
     ) -> Callable[[Perform], Task[..., Any, ...]]:
         """Make a function an action.
 
         Args:
             name: stored in rows, so it never changes meaning; the function's name if not given.
             retry: when to try again; up to five attempts with exponential backoff if not given.
+            timeout: seconds that an attempt may take, unless it asks for more by `run.extend()`; then it fails, and is
+                retried like any other failure. Not given: as long as it takes.
             options: of `procrastinate.App.task`: queue, priority, lock, queueing_lock.
 
         Raises:
-            ValueError: the name cannot be one.
-            TypeError: a parameter or the result has no type hint.
+            ValueError: the name cannot be one, or the timeout.
+            TypeError: a parameter or the result has no type hint, or a plain function cannot be called in a child
+                process.
         """
+
+        if timeout is not None and timeout <= 0:
+            raise ValueError(f"A timeout is a number of seconds greater than 0, not {timeout!r}.")
 
         def decorate(function: Perform) -> Task[..., Any, ...]:
             action = self._register(name or function.__name__, function, retry or Retry(), options)
+            if timeout is not None:
+                self._app.timeouts[action.name] = timeout
             self._actions[action.name] = action
             return action.task
 
@@ -98,11 +109,16 @@ class Actions(Mapping[str, Action]):
         if not NAME.fullmatch(name):
             raise ValueError(f"An action's name is 1 to 64 of a-z 0-9 _ . - and begins with a letter, not {name!r}.")
         signature = _Signature.of(name, function)
+        if not signature.is_async:
+            check_importable(name, function)
 
         async def perform(context: JobContext, /, **params: Any) -> Any:
             async with begin(context) as run:
-                result = await function(*signature.arguments(run, params))
+                arguments = signature.arguments(run, params)
+                result = await (function(*arguments) if signature.is_async else call_in_child(function, arguments))
             return signature.stored(result)
+
+        perform.__wrapped__ = function  # pyright: ignore[reportFunctionMemberAccess]
 
         task = self._app.task(name=name, retry=retry, pass_context=True, **options)(perform)
         description = inspect.getdoc(function) or ""
@@ -140,6 +156,7 @@ class _Signature:
     output: TypeAdapter[Any]
     takes_run: bool
     takes_model: bool
+    is_async: bool
 
     @classmethod
     def of(cls, name: str, function: Perform) -> _Signature:
@@ -151,7 +168,10 @@ class _Signature:
         fields = parameters[1:] if takes_run else parameters
         takes_model = len(fields) == 1 and _is_model(hints[fields[0].name])
         model = hints[fields[0].name] if takes_model else _model(name, fields, hints)
-        return cls(model, TypeAdapter(hints["return"]), takes_run, takes_model)
+        is_async = inspect.iscoroutinefunction(function)
+        if takes_run and not is_async:
+            raise TypeError(f"Action {name!r} takes its run, which only an async function can use: make it async.")
+        return cls(model, TypeAdapter(hints["return"]), takes_run, takes_model, is_async)
 
     def arguments(self, run: Run, params: dict[str, Any]) -> list[Any]:
         try:

@@ -49,6 +49,8 @@ def _create(url: Any, settings: Settings, pool_size: int) -> AsyncEngine:
             "server_settings": {
                 "application_name": APPLICATION_NAME,
                 "timezone": "UTC",
+                # Whatever the role's default is: SKIP LOCKED needs to see what others have just committed.
+                "default_transaction_isolation": "read committed",
                 # A session that dies in the middle of a transaction must not hold locks for ever.
                 "idle_in_transaction_session_timeout": "30s",
             },
