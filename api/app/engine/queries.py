@@ -49,26 +49,32 @@ WITH RECURSIVE ready_queue (name) AS (
 ), examined AS (
     SELECT queue_name, lock FROM waiting_lock OFFSET 1 LIMIT %(locks)s::int
 ), head AS (
-    -- The first of those that wait for a lock, if nobody holds it. A scheduled job does not stand in this line.
+    -- The first of those that wait for a lock, if nobody holds it; not the second when somebody is taking the first.
+    -- A scheduled job does not stand in this line.
     SELECT job.id, job.priority
-      FROM examined CROSS JOIN LATERAL (
-        SELECT id, priority, queue_name FROM procrastinate_jobs
+      FROM examined
+      CROSS JOIN LATERAL (
+        SELECT id FROM procrastinate_jobs
          WHERE status = 'todo' AND scheduled_at IS NULL AND lock = examined.lock
-         ORDER BY ~priority, id LIMIT 1 FOR UPDATE SKIP LOCKED) AS job
+         ORDER BY ~priority, id LIMIT 1) AS first
+      CROSS JOIN LATERAL (
+        SELECT id, priority, queue_name FROM procrastinate_jobs
+         WHERE id = first.id AND status = 'todo' FOR UPDATE SKIP LOCKED) AS job
      WHERE job.queue_name = examined.queue_name
        AND NOT EXISTS (SELECT FROM procrastinate_jobs AS running
                         WHERE running.status = 'doing' AND running.lock = examined.lock)
 ), claimed AS (
+    -- "= ANY (array)", here and below, is read by index, whatever the planner believes of the table's size.
     UPDATE procrastinate_jobs SET status = 'doing', worker_id = %(worker_id)s::bigint
-     WHERE id IN (SELECT id FROM (SELECT * FROM ready UNION ALL SELECT * FROM head) AS candidate
-                   ORDER BY priority DESC, id LIMIT %(limit)s::int)
+     WHERE id = ANY (ARRAY(SELECT id FROM (SELECT * FROM ready UNION ALL SELECT * FROM head) AS candidate
+                            ORDER BY priority DESC, id LIMIT %(limit)s::int))
     RETURNING *
 ), started AS (
     UPDATE action_runs AS run
        SET state = 'running', attempt = claimed.attempts + 1, worker_id = claimed.worker_id, started_at = now(),
            last_seq = run.last_seq + 1
       FROM claimed
-     WHERE run.job_id = claimed.id
+     WHERE run.job_id = claimed.id AND run.job_id = ANY (ARRAY(SELECT id FROM claimed))
     RETURNING run.id, run.job_id, run.attempt, run.last_seq, run.steps, run.crashes,
               coalesce(run.start_deadline < now() AND claimed.attempts = 0 AND run.crashes = 0, false) AS is_late
 ), told AS (
@@ -125,7 +131,7 @@ WITH ending AS (
            worker_id = NULL,
            abort_requested = false
       FROM ending
-     WHERE job.id = ending.job_id
+     WHERE job.id = ending.job_id AND job.id = ANY (%(job_ids)s::bigint[])
        -- IS TRUE keeps the planner from the index of what runs, which is full of what ran a moment ago.
        AND (job.status = 'doing' AND job.worker_id = %(worker_id)s::bigint AND job.attempts = ending.attempts) IS TRUE
     RETURNING job.id, job.status, job.attempts, job.scheduled_at, job.priority, job.queue_name, job.lock,
@@ -143,7 +149,7 @@ WITH ending AS (
            finished_at = CASE WHEN ended.status <> 'todo' THEN now() END,
            last_seq = run.last_seq + 1
       FROM ended
-     WHERE run.job_id = ended.id
+     WHERE run.job_id = ended.id AND run.job_id = ANY (%(job_ids)s::bigint[])
     RETURNING run.id, run.last_seq, run.state, run.attempt, run.error, run.schedule_at
 ), told AS (
     INSERT INTO run_events (run_id, seq, type, data)

@@ -1,0 +1,193 @@
+"""The claim: in order, one a lock, and at a cost that does not depend on what else is in the table."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from procrastinate.exceptions import UniqueViolation
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.workshop import Workshop
+
+from app.engine import claims, queries
+from app.engine.claims import Claims
+from app.engine.connector import translate
+from app.engine.link import Link
+
+
+@pytest.fixture
+async def link(engine: AsyncEngine) -> AsyncIterator[Link]:
+    link = Link(engine, timeout=20)
+    yield link
+    link.close()
+
+
+@pytest.fixture
+async def worker_id(workshop: Workshop) -> int:
+    return await workshop.queue.job_manager.register_worker()
+
+
+async def defer(workshop: Workshop, count: int = 1, **columns: object) -> None:
+    """Insert jobs as anybody could."""
+    values: dict[str, object] = {"task_name": "test:nothing", "queue_name": "default", **columns}
+    names, places = ", ".join(values), ", ".join(f":{name}" for name in values)
+    await workshop.execute(
+        f"INSERT INTO procrastinate_jobs ({names}) SELECT {places} FROM generate_series(1, {count})",
+        **values,
+    )
+
+
+async def test_the_highest_priority_comes_first_then_the_oldest(workshop: Workshop, link: Link, worker_id: int) -> None:
+    for priority, lock in ((0, None), (5, "a"), (0, "b"), (5, None), (9, None)):
+        await defer(workshop, priority=priority, lock=lock)
+    jobs = await Claims(link, None).claim(worker_id, 10)
+    assert [(job.priority, job.lock) for job in jobs] == [(9, None), (5, "a"), (5, None), (0, None), (0, "b")]
+
+
+async def test_no_more_is_claimed_than_can_start(workshop: Workshop, link: Link, worker_id: int) -> None:
+    await defer(workshop, 5)
+    await defer(workshop, lock="a", priority=1)
+    assert len(await Claims(link, None).claim(worker_id, 2)) == 2
+    assert await workshop.value("SELECT count(*) FROM procrastinate_jobs WHERE status = 'doing'") == 2
+
+
+async def test_only_jobs_of_the_worker_s_queues_are_claimed(workshop: Workshop, link: Link, worker_id: int) -> None:
+    for queue in ("a", "b", "c"):
+        await defer(workshop, queue_name=queue)
+        await defer(workshop, queue_name=queue, lock=f"lock of {queue}")
+    jobs = await Claims(link, ["a", "c"]).claim(worker_id, 10)
+    assert sorted(job.queue for job in jobs) == ["a", "a", "c", "c"]
+
+
+async def test_one_job_a_lock_is_claimed_and_the_next_after_its_end(
+    workshop: Workshop, link: Link, worker_id: int
+) -> None:
+    await defer(workshop, 3, lock="one at a time")
+    ours = Claims(link, None)
+    [first] = await ours.claim(worker_id, 10)
+    assert await ours.claim(worker_id, 10) == []
+    ended = queries.EndedJob(first.id, first.attempts, "succeeded")
+    assert await queries.end_jobs(link, worker_id=worker_id, ended=[ended]) == {first.id}
+    [second] = await ours.claim(worker_id, 10)
+    assert second.id > first.id
+
+
+async def test_a_scheduled_job_does_not_block_its_lock(workshop: Workshop, link: Link, worker_id: int) -> None:
+    await workshop.execute(
+        "INSERT INTO procrastinate_jobs (task_name, queue_name, lock, priority, scheduled_at) "
+        "VALUES ('test:nothing', 'default', 'a', 9, now() + interval '1 day')"
+    )
+    await defer(workshop, lock="a")
+    assert len(await Claims(link, None).claim(worker_id, 10)) == 1
+
+
+async def test_a_lock_is_held_over_all_queues(workshop: Workshop, link: Link, worker_id: int) -> None:
+    await defer(workshop, queue_name="a", lock="shared")
+    await defer(workshop, queue_name="b", lock="shared")
+    assert len(await Claims(link, ["b"]).claim(worker_id, 10)) == 0, "the one in queue a comes first"
+    assert len(await Claims(link, ["a"]).claim(worker_id, 10)) == 1
+    assert len(await Claims(link, ["b"]).claim(worker_id, 10)) == 0
+
+
+async def test_many_held_locks_do_not_hide_a_free_one(
+    workshop: Workshop, link: Link, worker_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "LOCKS_A_LOOK", 3)
+    for number in range(10):
+        await defer(workshop, 2, lock=f"held {number}")
+    ours = Claims(link, None)
+    claimed = [job for _ in range(5) for job in await ours.claim(worker_id, 10)]
+    assert {job.lock for job in claimed} == {f"held {number}" for number in range(10)}
+    await defer(workshop, lock="z: free")
+    assert [job.lock for job in await ours.claim(worker_id, 10)] == ["z: free"]
+
+
+async def test_a_lock_that_another_worker_takes_at_the_same_moment_costs_only_the_locked_jobs(
+    workshop: Workshop, link: Link, worker_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await defer(workshop)
+    await defer(workshop, lock="a")
+    claim = queries.claim_jobs
+    looks: list[int] = []
+
+    async def lose_the_race(database: queries.Database, **arguments: object) -> object:
+        looks.append(arguments["locks"])  # pyright: ignore[reportArgumentType]
+        if len(looks) == 1:
+            raise UniqueViolation(constraint_name="procrastinate_jobs_lock_idx_v1", queueing_lock=None)
+        return await claim(database, **arguments)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(queries, "claim_jobs", lose_the_race)
+    jobs = await Claims(link, None).claim(worker_id, 10)
+    assert looks == [claims.LOCKS_A_LOOK, 0]
+    assert [job.lock for job in jobs] == [None]
+
+
+async def test_workers_that_claim_at_once_never_share_a_job_nor_a_lock(workshop: Workshop, engine: AsyncEngine) -> None:
+    await defer(workshop, 200)
+    for number in range(20):
+        await defer(workshop, 3, lock=f"lock {number}", priority=number % 4)
+    links = [Link(engine, timeout=20) for _ in range(6)]
+    workers = [await workshop.queue.job_manager.register_worker() for _ in links]
+
+    async def claim_all(link: Link, worker: int) -> list[int]:
+        ours, found = Claims(link, None), list[int]()
+        while jobs := await ours.claim(worker, 7):
+            found += [job.id for job in jobs]
+        return found
+
+    claimed = [
+        job
+        for jobs in await asyncio.gather(
+            *(claim_all(link, worker) for link, worker in zip(links, workers, strict=True))
+        )
+        for job in jobs
+    ]
+    for link in links:
+        link.close()
+    assert len(claimed) == len(set(claimed)) == 220
+    locks = await workshop.fetch("SELECT lock FROM procrastinate_jobs WHERE status = 'doing' AND lock IS NOT NULL")
+    assert len({row["lock"] for row in locks}) == len(locks) == 20
+
+
+@pytest.mark.parametrize("statistics", ["fresh", "of an empty table"])
+async def test_a_claim_reads_little_whatever_the_table_holds(
+    workshop: Workshop, link: Link, worker_id: int, statistics: str
+) -> None:
+    """10,000 ended, 5,000 scheduled, 5,000 behind one held lock, 5,000 waiting: ten are claimed, a few dozen read."""
+    fill = (
+        "INSERT INTO procrastinate_jobs (task_name, queue_name, status, lock, scheduled_at) "
+        "SELECT 'test:nothing', 'default', CAST(:status AS procrastinate_job_status), CAST(:lock AS text), "
+        "CASE WHEN :later THEN now() + interval '1 day' END FROM generate_series(1, :count)"
+    )
+    for status, lock, later, count in (
+        ("succeeded", None, False, 10_000),
+        ("todo", None, True, 5_000),
+        ("doing", "held", False, 1),
+        ("todo", "held", False, 5_000),
+        ("todo", None, False, 5_000),
+    ):
+        await workshop.execute(fill, status=status, lock=lock, later=later, count=count)
+    if statistics == "fresh":
+        await workshop.execute("ANALYZE procrastinate_jobs")
+    assert len(await Claims(link, None).claim(worker_id, 10)) == 10
+    assert scanned(await explained(link, worker_id), "procrastinate_jobs") < 150
+
+
+async def explained(link: Link, worker_id: int) -> dict[str, object]:
+    arguments = {"worker_id": worker_id, "limit": 10, "queues": None, "locks": 100, "after_queue": "", "after_lock": ""}
+    statement = translate(queries._CLAIM_JOBS)
+    driver = link._driver
+    assert driver is not None
+    values = [arguments[name] for name in statement.parameters]
+    [[plan]] = await driver.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.sql}", *values)
+    return (json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]
+
+
+def scanned(node: dict, table: str) -> float:  # pyright: ignore[reportMissingTypeArgument, reportUnknownParameterType]
+    """The rows that a plan has read of a table, with those it read and did not want."""
+    own = 0.0
+    if node.get("Relation Name") == table and "Scan" in node["Node Type"]:
+        own = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+    return own + sum(scanned(child, table) for child in node.get("Plans", ()))

@@ -1,0 +1,111 @@
+"""The finish: in batches, fenced, and again until it is written."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from procrastinate.exceptions import ConnectorException
+from tests.support.workshop import Workshop
+
+from app.engine import queries
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many endings each statement wrote."""
+    sizes: list[int] = []
+    end = queries.end_jobs
+
+    async def note(database: queries.Database, *, worker_id: int, ended: Any) -> set[int]:
+        sizes.append(len(ended))
+        return await end(database, worker_id=worker_id, ended=ended)
+
+    monkeypatch.setattr(queries, "end_jobs", note)
+    return sizes
+
+
+async def test_what_ends_together_is_written_together(workshop: Workshop, batches: list[int]) -> None:
+    @workshop.action()
+    async def nothing() -> None: ...
+
+    runs = [await workshop.submit("nothing") for _ in range(20)]
+    await workshop.drain(concurrency=20)
+    assert {(await workshop.get(run)).state for run in runs} == {"succeeded"}
+    assert sum(batches) == 20
+    assert len(batches) <= 3
+
+
+async def test_an_ending_that_the_database_refuses_holds_up_no_other(workshop: Workshop, batches: list[int]) -> None:
+    @workshop.queue.task(name="plain")
+    async def plain(bad: bool) -> str:
+        return "a\x00b" if bad else "fine"
+
+    for number in range(5):
+        await plain.defer_async(bad=number == 2)
+    await workshop.drain(concurrency=5)
+    rows = await workshop.fetch("SELECT state, result, error FROM action_runs ORDER BY job_id")
+    assert [row["state"] for row in rows] == ["succeeded", "succeeded", "failed", "succeeded", "succeeded"]
+    assert rows[2]["error"]["type"] == "/problems/untellable"
+    assert rows[0]["result"] == "fine"
+
+
+async def test_endings_wait_for_the_database_and_no_more_is_claimed_meanwhile(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, back = asyncio.Event(), asyncio.Event()
+    claims: list[int] = []
+    end, claim = queries.end_jobs, queries.claim_jobs
+
+    async def away(database: queries.Database, *, worker_id: int, ended: Any) -> set[int]:
+        if not back.is_set():
+            failed.set()
+            raise ConnectorException
+        return await end(database, worker_id=worker_id, ended=ended)
+
+    async def count(database: queries.Database, **arguments: Any) -> Any:
+        if failed.is_set() and not back.is_set():
+            claims.append(1)
+        return await claim(database, **arguments)
+
+    monkeypatch.setattr(queries, "end_jobs", away)
+    monkeypatch.setattr(queries, "claim_jobs", count)
+
+    @workshop.action()
+    async def nothing() -> None: ...
+
+    first = await workshop.submit("nothing")
+    async with workshop.working(concurrency=1):
+        await asyncio.wait_for(failed.wait(), 20)
+        second = await workshop.submit("nothing")
+        assert (await workshop.get(first)).state == "running"
+        assert (await workshop.get(second)).state == "queued"
+        back.set()
+        await workshop.reaches(first, "succeeded")
+        await workshop.reaches(second, "succeeded")
+    assert claims == []
+
+
+async def test_an_ending_that_was_written_although_its_answer_was_lost_is_written_once(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = queries.end_jobs
+    lost: list[int] = []
+
+    async def lose_the_first_answer(database: queries.Database, *, worker_id: int, ended: Any) -> set[int]:
+        answer = await end(database, worker_id=worker_id, ended=ended)
+        if not lost:
+            lost.append(1)
+            raise ConnectorException
+        return answer
+
+    monkeypatch.setattr(queries, "end_jobs", lose_the_first_answer)
+
+    @workshop.action()
+    async def nothing() -> None: ...
+
+    run = await workshop.submit("nothing")
+    await workshop.drain()
+    assert lost
+    assert await workshop.states(run) == ["queued", "running", "succeeded"]
