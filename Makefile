@@ -5,8 +5,11 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check
 WORKERS ?= auto
+SECONDS ?= 300
+RUNS ?= 5000
+SEED ?=
 
-.PHONY: help demo up test bench check format lint types imports requirements openapi clean
+.PHONY: help demo up test chaos bench check format lint types imports requirements openapi clean
 
 help: ## Show this list
 	@echo "Runledger: submit an action over HTTP, watch its run to the end. One PostgreSQL holds everything."
@@ -21,6 +24,9 @@ up: .venv/.local ## Start the database, the API and a worker, and print the URL 
 
 test: .venv/.dev ## Run the tests, on a real PostgreSQL that comes along
 	@$(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+chaos: .venv/.dev ## Faults at random over 5,000 runs (SECONDS=300, RUNS=5000, SEED=…)
+	@PYTHONPATH=.:api SECONDS=$(SECONDS) RUNS=$(RUNS) SEED=$(SEED) $(PY) -m tests.faults.chaos
 
 check: lint types imports test ## Everything that must be green: format, lint, types, architecture, tests
 

@@ -27,6 +27,7 @@ from app.engine.claims import ClaimedJob, Claims
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.endings import TOO_LATE, Ending, Released
 from app.engine.finisher import Finisher
+from app.engine.heartbeat import Heartbeat
 from app.engine.link import Links
 from app.engine.manager import JobManager
 from app.engine.performance import Describe, Performance, Stop
@@ -75,6 +76,7 @@ class Worker(upstream.Worker):
         self._connector = self.app.connector.with_own_pool()
         self._manager = JobManager(self._connector)
         self._links = Links(self._connector.engine, timeout=self._connector.timeout)
+        self._heartbeat = Heartbeat(self._links.heartbeat, interval=self.update_heartbeat_interval)
         self._claims = Claims(self._links.claims, None if self.queues is None else list(self.queues))
         self._finisher = Finisher(
             self._links.endings, delete_jobs=self.delete_jobs, on_written=self._look_again_after_writing
@@ -218,10 +220,8 @@ class Worker(upstream.Worker):
 
     @override
     async def _update_heartbeat(self) -> NoReturn:
-        while True:
-            await asyncio.sleep(self.update_heartbeat_interval)
-            assert self.worker_id is not None
-            await queries.beat(self._links.heartbeat, worker_id=self.worker_id)
+        assert self.worker_id is not None
+        await self._heartbeat.run(self.worker_id)
 
     async def _release_due(self) -> NoReturn:
         """Let scheduled jobs wait in line from the moment when their time has come."""
@@ -255,7 +255,7 @@ class Worker(upstream.Worker):
     async def _rescue(self) -> NoReturn:
         rescue = Rescue(self._links.care, self.stalled_worker_timeout, self._crash_cap)
         while True:
-            if await rescue.sweep():
+            if self._heartbeat.may_judge(self.stalled_worker_timeout) and await rescue.sweep():
                 self._new_job_event.set()
             self._in_doubt = True
             await asyncio.sleep(self._sweep_interval)
