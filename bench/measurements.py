@@ -57,9 +57,9 @@ def drain(server: Server, jobs: int) -> Round:
     # Its rate does not depend on how many there are, nor on the concurrency.
     figures["bare Procrastinate"] = server.run("bare", "drain", max(jobs // 15, 200), 100)["rate"]
     server.fresh(migrated=True)
-    figures["Runledger, runs with the full ledger"] = server.run("runledger", "drain", jobs, 100, "runs")["rate"]
+    figures["Runledger, runs with the full ledger"] = server.run("runledger", "drain", jobs, 200, "runs")["rate"]
     server.fresh(migrated=True)
-    figures["Runledger, jobs without runs"] = server.run("runledger", "drain", jobs, 100, "jobs")["rate"]
+    figures["Runledger, jobs without runs"] = server.run("runledger", "drain", jobs, 200, "jobs")["rate"]
     server.fresh(migrated=False)
     figures["pgqueuer 1.6, batch 100"] = server.run("pgq", "drain", jobs, 100)["rate"]
     server.fresh(migrated=True)
@@ -71,11 +71,11 @@ def backlog(server: Server, jobs: int) -> Round:
     """Runs a second of ours, on empty tables and beside what else a table may hold."""
     figures: Round = {}
     server.fresh(migrated=True)
-    figures["empty tables"] = server.run("runledger", "drain", jobs, 100, "runs")["rate"]
+    figures["empty tables"] = server.run("runledger", "drain", jobs, 200, "runs")["rate"]
     for name, fill in BACKLOGS.items():
         server.fresh(migrated=True)
         server.execute(*fill.split(";"), "VACUUM ANALYZE", "CHECKPOINT")
-        figures[name] = server.run("runledger", "drain", jobs, 100, "first" if "waiting" in name else "runs")["rate"]
+        figures[name] = server.run("runledger", "drain", jobs, 200, "first" if "waiting" in name else "runs")["rate"]
     return figures
 
 

@@ -47,7 +47,7 @@ async def test_every_example_works_as_it_is(workshop: Workshop, api: httpx2.Asyn
         return len(text)
 
     schemas = json.loads(document())["components"]["schemas"]
-    bodies = [("/runs", "RunCreate"), ("/actions/run", "ActionRunCreate")]
+    bodies = [("/runs", "RunCreate"), ("/actions/run", "ActionRunCreate"), ("/runs/batch", "RunBatch")]
     for path, name in bodies:
         for example in schemas[name]["examples"]:
             assert (await api.post(path, json=example)).status_code == 202

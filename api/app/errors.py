@@ -11,7 +11,7 @@
     │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409
     │   └── InvalidInput     422   (with a JSON pointer for each fault)
     └── NotNow                   asking again later may help
-        └── DatabaseUnavailable 503   DatabaseBehind  503
+        └── DatabaseUnavailable 503   DatabaseBehind  503   TooBusy 503
 
     ActionError                  what an action or an outbound client raises
     ├── Unavailable              the other side is down or slow: retry with backoff
@@ -147,6 +147,13 @@ class DatabaseUnavailable(NotNow):
     """PostgreSQL does not answer. Look whether what you sent was stored, and send it again if not."""
 
     title = "The database is not available"
+    status = 503
+
+
+class TooBusy(NotNow):
+    """More is being submitted than the database can take at this moment. Nothing was stored: send it again later."""
+
+    title = "Too busy"
     status = 503
 
 

@@ -23,6 +23,7 @@ from app.routers.problems import install_problem_handlers
 from app.routers.security import authenticate
 from app.runs.actions import Actions
 from app.runs.events import Bell
+from app.runs.intake import Intake
 from app.tasks import action, procrastinate_app
 
 DESCRIPTION = """
@@ -50,8 +51,9 @@ def create_app(
         async with queue.open_async():
             engine = queue.connector.engine
             bell = Bell(engine, timeout=settings.db_timeout_seconds)
+            intake = Intake(engine, timeout=settings.db_timeout_seconds)
             stopping = asyncio.Event()
-            app.state.services = Services(settings, engine, queue.job_manager, catalogue, bell, stopping)
+            app.state.services = Services(settings, engine, queue.job_manager, catalogue, intake, bell, stopping)
             with streams_end_on_signal(stopping):
                 listening = asyncio.create_task(bell.run())
                 yield
@@ -59,6 +61,7 @@ def create_app(
                 listening.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await listening
+            await intake.close()
 
     app = FastAPIOffline(
         title="Runledger",

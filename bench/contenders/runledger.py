@@ -20,6 +20,7 @@ from app.engine.app import App
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.runs import service
 from app.runs.actions import Actions
+from app.runs.intake import Intake
 from app.runs.problems import describe
 from app.runs.schemas import RunCreate
 
@@ -89,13 +90,14 @@ class Bench:
         return jobs / seconds
 
     async def latency(self, count: int) -> dict[str, float]:
+        intake = Intake(self.engine, timeout=10)
         worker = asyncio.create_task(self.app.run_worker_async(concurrency=10, install_signal_handlers=False))
         for number in range(count + 20):
             await asyncio.sleep(0.02)
             if number == 20:
                 self.latencies.clear()
             await service.submit(
-                self.engine, self.action["pick_up"], RunCreate(action="pick_up", params={"sent": time.time_ns()})
+                intake, self.action["pick_up"], RunCreate(action="pick_up", params={"sent": time.time_ns()})
             )
             await asyncio.wait_for(self.picked_up.wait(), 60)
             self.picked_up.clear()

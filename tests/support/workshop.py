@@ -19,6 +19,7 @@ from app.engine.worker import Worker
 from app.outbound.clients import open_clients
 from app.runs import service
 from app.runs.actions import Actions
+from app.runs.intake import Intake
 from app.runs.problems import describe
 from app.runs.schemas import RunCreate, RunRead
 
@@ -31,13 +32,14 @@ class Workshop:
     engine: AsyncEngine
     queue: App
     action: Actions
+    intake: Intake
 
     async def submit(self, action: str, /, **params: Any) -> RunRead:
         """Submit with the action's own options."""
         return await self.request(RunCreate(action=action, params=params))
 
     async def request(self, request: RunCreate) -> RunRead:
-        return await service.submit(self.engine, self.action[request.action], request)
+        return await service.submit(self.intake, self.action[request.action], request)
 
     async def get(self, run: RunRead | str) -> RunRead:
         return await service.get(self.engine, run if isinstance(run, str) else run.id)
@@ -124,4 +126,6 @@ async def open_workshop(engine: AsyncEngine, settings: Settings) -> AsyncIterato
         },
     )
     async with queue.open_async():
-        yield Workshop(settings, engine, queue, Actions(queue))
+        intake = Intake(engine, timeout=settings.db_timeout_seconds)
+        yield Workshop(settings, engine, queue, Actions(queue), intake)
+        await intake.close()

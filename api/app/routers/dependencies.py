@@ -13,6 +13,7 @@ from app.config import Settings
 from app.engine.manager import JobManager
 from app.runs.actions import Actions
 from app.runs.events import Bell
+from app.runs.intake import Intake
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,13 @@ class Services:
     engine: AsyncEngine
     manager: JobManager
     actions: Actions
+    intake: Intake
     bell: Bell
     stopping: asyncio.Event
     """Set when the process is told to stop: open streams end."""
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:
     return request.app.state.services
 
 

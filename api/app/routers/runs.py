@@ -21,6 +21,7 @@ from app.errors import (
     RunFinal,
     RunNotFailed,
     RunNotFound,
+    TooBusy,
     Unauthorized,
     UnknownAction,
     UnreadableBody,
@@ -31,7 +32,8 @@ from app.routers.problems import NothingMore
 from app.routers.strict import StrictRoute
 from app.runs import service
 from app.runs.events import follow
-from app.runs.schemas import NO_NUL, EventRead, RunCreate, RunPage, RunRead
+from app.runs.problems import document
+from app.runs.schemas import NO_NUL, BatchAccepted, BatchItem, EventRead, RunBatch, RunCreate, RunPage, RunRead
 from app.runs.state import RunState
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
@@ -51,12 +53,36 @@ class RunReadWithTraceback(RunRead):
     status_code=202,
     operation_id="submitRun",
     responses=problems(
-        Unauthorized, UnreadableBody, BodyTooLarge, UnknownAction, InvalidInput, AlreadyQueued, DatabaseUnavailable
+        Unauthorized,
+        UnreadableBody,
+        BodyTooLarge,
+        UnknownAction,
+        InvalidInput,
+        AlreadyQueued,
+        DatabaseUnavailable,
+        TooBusy,
     ),
 )
 async def submit_run(body: RunCreate, services: ServicesDep, request: Request, response: Response) -> RunRead:
     """Submit an action. The run is stored when the answer arrives; a worker performs it."""
     return await accept(services, body, request, response)
+
+
+@router.post(
+    "/batch",
+    status_code=202,
+    operation_id="submitRuns",
+    response_model_exclude_unset=True,
+    responses=problems(Unauthorized, UnreadableBody, BodyTooLarge, InvalidInput, DatabaseUnavailable, TooBusy),
+)
+async def submit_runs(body: RunBatch, services: ServicesDep, request: Request) -> BatchAccepted:
+    """Submit up to 1,000 runs. Each is accepted or refused by itself; those accepted are stored when this answers."""
+    outcomes = await service.submit_all(
+        services.intake, services.actions, body.runs, trace_context=carried_trace(request.headers)
+    )
+    return BatchAccepted(
+        items=[BatchItem(id=each) if isinstance(each, str) else BatchItem(error=document(each)) for each in outcomes]
+    )
 
 
 @router.get("", operation_id="listRuns", responses=problems(Unauthorized, InvalidCursor, InvalidInput))
@@ -168,7 +194,7 @@ async def follow_run(
 async def accept(services: Services, body: RunCreate, request: Request, response: Response) -> RunRead:
     """Submit for any door: 202, where the run is, and when to look."""
     action = services.actions.named(body.action)
-    run = await service.submit(services.engine, action, body, trace_context=carried_trace(request.headers))
+    run = await service.submit(services.intake, action, body, trace_context=carried_trace(request.headers))
     response.headers["Location"] = run.links.self
     when_to_look_again(run, response)
     return run

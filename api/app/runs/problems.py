@@ -32,6 +32,18 @@ def describe(error: BaseException) -> Problem:
     return Problem({name: value for name, value in document.items() if value}, trace)
 
 
+def document(problem: HttpProblem) -> dict[str, Any]:
+    """A problem as it is answered, for an answer that holds several."""
+    told = {
+        "type": f"/problems/{slug(type(problem).__name__)}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        **_members(problem),
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
 def faults(error: ValidationError, pointer: str) -> list[Fault]:
     """What Pydantic found, each with a JSON pointer below `pointer`, and without the values that were sent."""
     return [

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Row, Text, bindparam, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.engine.queries import Database
 from app.runs.models import ActionRun, RunEvent
 from app.runs.state import RunState
 
@@ -18,6 +19,31 @@ RunRow = Row[Any]
 EventRow = Row[Any]
 
 _RUN = (ActionRun.__table__, func.now().label("read_at"))
+
+
+NewRun = dict[str, Any]
+StoredRun = dict[str, Any]
+
+_INSERT_RUNS = """
+WITH asked AS MATERIALIZED (
+    SELECT nextval('procrastinate_jobs_id_seq') AS job_id, run.*
+      FROM jsonb_to_recordset(%(runs)s::text::jsonb) AS run(
+           action text, params jsonb, queue text, priority integer, lock text, queueing_lock text,
+           schedule_at timestamptz, start_deadline timestamptz, tags text[], max_attempts integer, parent_id text,
+           replay_of text, trace_context jsonb)
+), job AS (
+    INSERT INTO procrastinate_jobs (id, task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at)
+    SELECT job_id, action, params, queue, priority, lock, queueing_lock, schedule_at FROM asked
+), run AS (
+    INSERT INTO action_runs (job_id, action, params, state, queue, priority, lock, tags, schedule_at, start_deadline,
+                             max_attempts, parent_id, replay_of, trace_context)
+    SELECT job_id, action, params, runledger_run_state_v1('todo', 0, schedule_at, false), queue, priority,
+           lock, coalesce(tags, '{}'), schedule_at, start_deadline, max_attempts, parent_id, replay_of, trace_context
+      FROM asked
+    RETURNING *
+)
+SELECT run.*, now() AS read_at FROM run ORDER BY job_id
+"""
 
 
 @dataclass(frozen=True)
@@ -29,38 +55,17 @@ class Holder:
     attempt: int
 
 
-async def insert_runs(connection: AsyncConnection, runs: Sequence[dict[str, Any]]) -> list[RunRow]:
+async def insert_runs(database: Database, runs: Sequence[NewRun]) -> list[StoredRun]:
     """Insert runs and their jobs, in one statement; NOTIFY rings for the workers at commit.
 
     Args:
-        runs: action, params, queue, priority and max_attempts; optional: lock, queueing_lock, schedule_at, tags,
-            parent_id, replay_of, trace_context.
+        runs: action, params, queue, priority and max_attempts; optional: lock, queueing_lock, schedule_at,
+            start_deadline, tags, parent_id, replay_of, trace_context.
 
     Returns:
         The runs, in the order given.
     """
-    statement = text("""
-        WITH asked AS MATERIALIZED (
-            SELECT nextval('procrastinate_jobs_id_seq') AS job_id, run.*
-              FROM jsonb_to_recordset(CAST(:runs AS jsonb)) AS run(
-                   action text, params jsonb, queue text, priority integer, lock text, queueing_lock text,
-                   schedule_at timestamptz, tags text[], max_attempts integer, parent_id text, replay_of text,
-                   trace_context jsonb)
-        ), job AS (
-            INSERT INTO procrastinate_jobs (id, task_name, args, queue_name, priority, lock, queueing_lock,
-                                            scheduled_at)
-            SELECT job_id, action, params, queue, priority, lock, queueing_lock, schedule_at FROM asked
-        ), run AS (
-            INSERT INTO action_runs (job_id, action, params, state, queue, priority, lock, tags, schedule_at,
-                                     max_attempts, parent_id, replay_of, trace_context)
-            SELECT job_id, action, params, runledger_run_state_v1('todo', 0, schedule_at, false), queue, priority,
-                   lock, coalesce(tags, '{}'), schedule_at, max_attempts, parent_id, replay_of, trace_context
-              FROM asked
-            RETURNING *
-        )
-        SELECT run.*, now() AS read_at FROM run ORDER BY job_id
-    """)
-    return list((await connection.execute(statement, {"runs": json.dumps(runs, default=str)})).all())
+    return await database.execute_query_all_async(_INSERT_RUNS, runs=json.dumps(runs, default=str))
 
 
 async def get_run(connection: AsyncConnection, run_id: str) -> RunRow | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from app.runs.queries import EventRow, RunRow
+from app.runs.queries import EventRow, RunRow, StoredRun
 from app.runs.state import RunState
 
 RUN_ID = re.compile(r"run_\d{8}T\d{6}Z_[0-9a-f]{8}")
@@ -50,7 +50,34 @@ class RunCreate(BaseModel):
     lock: LockName | None = Field(default=None, description="Runs of one lock are performed one after the other.")
     queueing_lock: LockName | None = Field(default=None, description="At most one run of it waits at a time.")
     schedule_at: ScheduleTime | None = Field(default=None, description="Not before this time.")
+    start_deadline: ScheduleTime | None = Field(
+        default=None, description="A run that has not started by then fails, with the problem `/problems/too-late`."
+    )
     tags: list[Tag] = Field(default_factory=list, max_length=20)
+
+
+class RunBatch(BaseModel):
+    """Requests that are accepted or refused one by one."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"runs": [{"action": "echo", "params": {"message": "hello"}}]}]},
+    )
+
+    runs: list[Any] = Field(min_length=1, max_length=1000, description="Each like the body of `POST /runs`.")
+
+
+class BatchItem(BaseModel):
+    """What became of one request: the id of its run, or a problem object."""
+
+    id: str | None = None
+    error: dict[str, Any] | None = None
+
+
+class BatchAccepted(BaseModel):
+    """What became of each request, in the order sent."""
+
+    items: list[BatchItem]
 
 
 class Progress(BaseModel):
@@ -88,6 +115,7 @@ class RunRead(BaseModel):
     lock: str | None
     tags: list[str]
     schedule_at: AwareDatetime | None
+    start_deadline: AwareDatetime | None
     created_at: AwareDatetime
     started_at: AwareDatetime | None
     finished_at: AwareDatetime | None
@@ -114,9 +142,9 @@ class EventRead(BaseModel):
     data: dict[str, Any]
 
 
-def read_run(row: RunRow) -> RunRead:
+def read_run(row: RunRow | StoredRun) -> RunRead:
     """A row of `queries`, as a run on the wire."""
-    run = row._mapping
+    run = row if isinstance(row, dict) else row._mapping
     return RunRead(
         state=_state_now(run["state"], run["schedule_at"], run["read_at"]),
         progress=_progress(run["progress"]),
@@ -135,7 +163,7 @@ def read_event(row: EventRow) -> EventRead:
 
 _SAME_NAME = [
     "id", "action", "params", "result", "error", "attempt", "max_attempts", "queue", "priority", "lock", "tags",
-    "schedule_at", "created_at", "started_at", "finished_at", "parent_id", "replay_of",
+    "schedule_at", "start_deadline", "created_at", "started_at", "finished_at", "parent_id", "replay_of",
 ]  # fmt: skip
 
 

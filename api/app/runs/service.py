@@ -7,23 +7,29 @@ import binascii
 from datetime import timedelta
 from typing import Any
 
+from fastapi_rfc9457 import Problem
 from procrastinate import exceptions
+from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.engine.connector import translated_errors
 from app.engine.manager import JobManager
-from app.errors import AlreadyQueued, InvalidCursor, RunFinal, RunNotFailed, RunNotFound
+from app.errors import AlreadyQueued, InvalidCursor, InvalidInput, Refused, RunFinal, RunNotFailed, RunNotFound, TooBusy
 from app.outbound.postgres.database import autocommit
 from app.runs import queries
-from app.runs.actions import Action
+from app.runs.actions import Action, Actions
+from app.runs.intake import Intake
+from app.runs.problems import faults
+from app.runs.queries import NewRun, StoredRun
 from app.runs.schemas import RUN_ID, RunCreate, RunPage, RunRead, read_run
 from app.runs.state import RunState
 
 PRUNE_BATCH = 500
+_ALREADY_QUEUED = "A run with this queueing lock is already waiting."
 
 
 async def submit(
-    engine: AsyncEngine, action: Action, request: RunCreate, *, trace_context: dict[str, str] | None = None
+    intake: Intake, action: Action, request: RunCreate, *, trace_context: dict[str, str] | None = None
 ) -> RunRead:
     """Accept a request: its run and its job exist, durably, when this returns.
 
@@ -32,18 +38,58 @@ async def submit(
     Raises:
         InvalidInput: the params do not fit the action's input.
         AlreadyQueued: a run with the same queueing lock is waiting.
+        TooBusy: too much is being submitted at this moment.
     """
-    run = _with_defaults(action, request) | {
-        "params": action.check(request.params),
-        "trace_context": trace_context,
-    }
     try:
-        with translated_errors():
-            async with autocommit(engine).connect() as connection:
-                rows = await queries.insert_runs(connection, [run])
+        return read_run(await intake.store(_prepared(action, request, trace_context)))
     except exceptions.UniqueViolation as error:
-        raise AlreadyQueued(detail="A run with this queueing lock is already waiting.") from error
-    return read_run(rows[0])
+        raise AlreadyQueued(detail=_ALREADY_QUEUED) from error
+
+
+async def submit_all(
+    intake: Intake, actions: Actions, requests: list[Any], *, trace_context: dict[str, str] | None = None
+) -> list[str | Problem]:
+    """Accept requests one by one, storing together those that can be.
+
+    Args:
+        requests: JSON; each should be a `RunCreate`.
+
+    Returns:
+        For each request the id of its run, or the problem that kept it out.
+
+    Raises:
+        ConnectorException: the database did not answer; some runs may have been stored.
+    """
+    prepared = [_prepared_or_problem(actions, n, request, trace_context) for n, request in enumerate(requests)]
+    stored = iter(await intake.store_all([run for run in prepared if isinstance(run, dict)]))
+    return [_outcome(next(stored)) if isinstance(run, dict) else run for run in prepared]
+
+
+def _prepared_or_problem(
+    actions: Actions, number: int, request: Any, trace_context: dict[str, str] | None
+) -> NewRun | Problem:
+    try:
+        checked = RunCreate.model_validate(request)
+        return _prepared(actions.named(checked.action), checked, trace_context)
+    except ValidationError as error:
+        return InvalidInput(errors=faults(error, f"/runs/{number}"))
+    except InvalidInput as problem:
+        at = [fault.model_copy(update={"pointer": f"/runs/{number}{fault.pointer}"}) for fault in problem.errors]
+        return InvalidInput(errors=at)
+    except Refused as problem:
+        return problem
+
+
+def _outcome(stored: StoredRun | BaseException) -> str | Problem:
+    match stored:
+        case dict():
+            return stored["id"]
+        case exceptions.UniqueViolation():
+            return AlreadyQueued(detail=_ALREADY_QUEUED)
+        case TooBusy():
+            return stored
+        case _:
+            raise stored
 
 
 async def get(engine: AsyncEngine, run_id: str) -> RunRead:
@@ -123,7 +169,7 @@ async def retry(engine: AsyncEngine, run_id: str) -> RunRead:
             async with autocommit(engine).connect() as connection:
                 requeued = await queries.requeue_ended_job(connection, job_id=row.job_id)
     except exceptions.UniqueViolation as error:
-        raise AlreadyQueued(detail="A run with this queueing lock is already waiting.") from error
+        raise AlreadyQueued(detail=_ALREADY_QUEUED) from error
     if not requeued:
         raise RunNotFailed(detail="Only a run that failed or was cancelled can be retried.", state=row.state)
     return await get(engine, run_id)
@@ -158,18 +204,21 @@ async def _row(engine: AsyncEngine, run_id: str) -> queries.RunRow:
     return row
 
 
-def _with_defaults(action: Action, request: RunCreate) -> dict[str, Any]:
-    """The request, with what the task says where it is silent."""
+def _prepared(action: Action, request: RunCreate, trace_context: dict[str, str] | None) -> NewRun:
+    """The request, checked, with what the task says where it is silent."""
     task = action.task
     return {
         "action": action.name,
+        "params": action.check(request.params),
         "queue": request.queue or task.queue,
         "priority": task.priority if request.priority is None else request.priority,
         "lock": request.lock or task.lock,
         "queueing_lock": request.queueing_lock or task.queueing_lock,
         "schedule_at": request.schedule_at and request.schedule_at.isoformat(),
+        "start_deadline": request.start_deadline and request.start_deadline.isoformat(),
         "tags": request.tags,
         "max_attempts": action.retry.max_attempts,
+        "trace_context": trace_context,
     }
 
 
