@@ -14,14 +14,17 @@ from tests.support.workshop import Workshop
 from app import tasks
 from app.config import Settings
 from app.engine.connector import SQLAlchemyAsyncConnector
+from app.runs.intake import Intake
 from app.runs.schemas import RunRead
 
 
 @pytest.fixture
 async def real(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Workshop]:
     connector = SQLAlchemyAsyncConnector(engine, timeout=settings.db_timeout_seconds)
+    intake = Intake(engine, timeout=settings.db_timeout_seconds)
     with tasks.procrastinate_app.replace_connector(connector):
-        yield Workshop(settings, engine, tasks.procrastinate_app, tasks.action)
+        yield Workshop(settings, engine, tasks.procrastinate_app, tasks.action, intake)
+    await intake.close()
 
 
 async def test_echo_says_it_back(real: Workshop) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import procrastinate
 from procrastinate.app import WorkerOptions
+from procrastinate.tasks import ConfigureTaskOptions, Task
 from typing_extensions import Unpack, override
 
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.manager import JobManager
+from app.engine.schedule import Missed, Schedule
 from app.engine.worker import Describe, Worker
 
 Resources = Callable[[], contextlib.AbstractAsyncContextManager[dict[str, Any]]]
@@ -43,13 +45,49 @@ class App(procrastinate.App):
         self._describe = describe
         self._resources = resources
         self._worker_options = worker_options
+        self.schedules: list[Schedule] = []
         self.timeouts: dict[str, float] = {}
         """Seconds that an attempt of a task may take, by name; one that is not named takes as long as it likes."""
 
     @override
+    def periodic(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        *,
+        cron: str,
+        periodic_id: str = "",
+        zone: str = "UTC",
+        missed: Missed = "one",
+        **configure_kwargs: Unpack[ConfigureTaskOptions],
+    ) -> Callable[[Task[..., Any, ...]], Task[..., Any, ...]]:
+        """Defer a task whenever `cron` says so, once a tick however many workers there are.
+
+        Args:
+            cron: five fields, or six, the last being seconds.
+            periodic_id: tells two schedules of one task apart.
+            zone: whose clocks: an IANA name.
+            missed: what happens to ticks that came while no worker was there: `"skip"` (no run), `"one"` (a run of the
+                newest), or `AllUpTo(n)` (a run each of the newest n).
+            configure_kwargs: of `Task.configure`. The task also gets `timestamp`, the tick in seconds since 1970.
+
+        Raises:
+            ValueError: the cron, the zone or `missed` cannot be understood.
+        """
+        register = super().periodic(cron=cron, periodic_id=periodic_id, **configure_kwargs)
+
+        def decorate(task: Task[..., Any, ...]) -> Task[..., Any, ...]:
+            schedule = Schedule(
+                task.name, periodic_id, cron, zone, missed, lambda: task.configure(**configure_kwargs).job
+            )
+            schedule.check()
+            self.schedules.append(schedule)
+            return register(task)
+
+        return decorate
+
+    @override
     def _worker(self, **options: Unpack[WorkerOptions]) -> Worker:
         merged: dict[str, Any] = {**self._worker_options, **self.worker_defaults, **options}
-        return Worker(app=self, describe=self._describe, timeouts=self.timeouts, **merged)
+        return Worker(app=self, describe=self._describe, timeouts=self.timeouts, schedules=self.schedules, **merged)
 
     async def work(self, queues: list[str] | None) -> bool:
         """Perform jobs of these queues, or of all, until told to stop.

@@ -39,7 +39,7 @@ class Link:
             # One deadline for the turn, the connection and the answer.
             async with asyncio.timeout(self._timeout), self._turn:
                 try:
-                    driver = self._driver or await self._connect()
+                    driver = await self._sound_driver()
                     return [dict(row) for row in await driver.fetch(statement.sql, *values)]
                 except BaseException as error:
                     self._drop_unless_sound(error)
@@ -50,6 +50,12 @@ class Link:
         if self._driver is not None:
             self._driver.terminate()
             self._driver = self._connection = None
+
+    async def _sound_driver(self) -> asyncpg.Connection:
+        if self._driver is not None and self._driver.is_closed():
+            # The server said so while nobody asked: it was restarted, or ended this session.
+            self.close()
+        return self._driver or await self._connect()
 
     def _drop_unless_sound(self, error: BaseException) -> None:
         # After an answer of the server the connection can be used again, except when that server is no longer the one

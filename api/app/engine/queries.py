@@ -8,6 +8,7 @@ the jobs leaves both to them; whatever else changes a job, the trigger does it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 
@@ -241,6 +242,33 @@ DELETE FROM procrastinate_workers AS worker
    AND NOT EXISTS (SELECT FROM procrastinate_jobs WHERE worker_id = worker.id AND status = 'doing')
 """
 
+_REGISTER_SCHEDULES = """
+INSERT INTO schedules (task_name, periodic_id, cron, zone)
+SELECT * FROM unnest(%(task_names)s::text[], %(periodic_ids)s::text[], %(crons)s::text[], %(zones)s::text[])
+    ON CONFLICT (task_name, periodic_id) DO UPDATE
+   SET cron = excluded.cron, zone = excluded.zone, last_tick = now()
+ WHERE (schedules.cron, schedules.zone) <> (excluded.cron, excluded.zone)
+"""
+
+_LIST_SCHEDULES = """
+SELECT task_name, periodic_id, last_tick, now() AS now FROM schedules
+"""
+
+_FIRE_SCHEDULE = """
+WITH moved AS (
+    UPDATE schedules SET last_tick = %(newest)s::timestamptz
+     WHERE task_name = %(task_name)s::text AND periodic_id = %(periodic_id)s::text
+       AND last_tick = %(before)s::timestamptz
+    RETURNING task_name
+)
+INSERT INTO procrastinate_jobs (task_name, queue_name, priority, lock, queueing_lock, args)
+SELECT moved.task_name, %(queue)s::text, %(priority)s::int, %(lock)s::text, %(queueing_lock)s::text,
+       %(args)s::text::jsonb || jsonb_build_object('timestamp', tick)
+  FROM moved, unnest(%(ticks)s::bigint[]) AS tick
+    ON CONFLICT DO NOTHING
+RETURNING id
+"""
+
 
 class EndedJob(NamedTuple):
     """How an attempt ended, as the database is told it."""
@@ -385,3 +413,57 @@ async def expire_jobs(database: Database, *, error: str, limit: int) -> list[int
 async def delete_lost_workers(database: Database, *, lease: float) -> None:
     """Forget workers that have not been heard of for `lease` seconds and hold nothing."""
     await database.execute_query_all_async(_DELETE_LOST_WORKERS, lease=float(lease))
+
+
+async def register_schedules(
+    database: Database, *, names: Sequence[tuple[str, str]], crons: Sequence[tuple[str, str]]
+) -> None:
+    """Make known what the code schedules; a schedule that is new, or has changed, begins now.
+
+    Args:
+        names: task name and periodic id of each.
+        crons: cron and zone of each.
+    """
+    task_names, periodic_ids = zip(*names, strict=True)
+    cron_texts, zones = zip(*crons, strict=True)
+    await database.execute_query_all_async(
+        _REGISTER_SCHEDULES, task_names=task_names, periodic_ids=periodic_ids, crons=cron_texts, zones=zones
+    )
+
+
+async def list_schedules(database: Database) -> list[dict[str, Any]]:
+    """Every schedule: `{task_name, periodic_id, last_tick, now}`."""
+    return await database.execute_query_all_async(_LIST_SCHEDULES)
+
+
+async def fire_schedule(
+    database: Database,
+    *,
+    name: tuple[str, str],
+    before: datetime,
+    newest: datetime,
+    ticks: Sequence[int],
+    queue: str,
+    priority: int,
+    lock: str | None,
+    queueing_lock: str | None,
+    args: str,
+) -> int:
+    """Move a schedule on and insert the jobs of its ticks, in one transaction, if nobody else has moved it.
+
+    A tick whose queueing lock is taken has no job.
+
+    Args:
+        before: the last tick, as this worker knows it.
+        newest: the last tick from now on.
+        ticks: seconds since 1970 of those that get a job.
+        args: JSON text, to which each job's `timestamp` is added.
+
+    Returns:
+        How many jobs were inserted.
+    """
+    rows = await database.execute_query_all_async(
+        _FIRE_SCHEDULE, task_name=name[0], periodic_id=name[1], before=before, newest=newest, ticks=list(ticks),
+        queue=queue, priority=priority, lock=lock, queueing_lock=queueing_lock, args=args,
+    )  # fmt: skip
+    return len(rows)

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from procrastinate import exceptions, utils
@@ -33,6 +33,7 @@ from app.engine.manager import JobManager
 from app.engine.performance import Describe, Performance, Stop
 from app.engine.report import one_line
 from app.engine.rescue import Rescue
+from app.engine.schedule import Schedule, Scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Worker(upstream.Worker):
     Args:
         describe: makes the problem object of an error that a task raised.
         timeouts: seconds that a task may take, by its name.
+        schedules: what is deferred by the clock.
         sweep_interval: seconds between two looks for abandoned jobs.
         crash_cap: how many lost workers make a job fail.
         options: those of Procrastinate's `Worker`.
@@ -60,6 +62,7 @@ class Worker(upstream.Worker):
         *,
         describe: Describe,
         timeouts: dict[str, float] | None = None,
+        schedules: Sequence[Schedule] = (),
         sweep_interval: float = 10,
         crash_cap: int = 3,
         **options: Any,
@@ -77,6 +80,7 @@ class Worker(upstream.Worker):
         self._manager = JobManager(self._connector)
         self._links = Links(self._connector.engine, timeout=self._connector.timeout)
         self._heartbeat = Heartbeat(self._links.heartbeat, interval=self.update_heartbeat_interval)
+        self._scheduler = Scheduler(self._links.care, schedules)
         self._claims = Claims(self._links.claims, None if self.queues is None else list(self.queues))
         self._finisher = Finisher(
             self._links.endings, delete_jobs=self.delete_jobs, on_written=self._look_again_after_writing
@@ -204,7 +208,7 @@ class Worker(upstream.Worker):
         loops: dict[str, Callable[[], Awaitable[Any]]] = {
             "finish": self._finish,
             "heartbeat": self._update_heartbeat,
-            "schedule": self._periodic_deferrer,
+            "schedule": self._fire_schedules,
             "watch": self._watch,
             "rescue": self._rescue,
         }
@@ -222,6 +226,9 @@ class Worker(upstream.Worker):
     async def _update_heartbeat(self) -> NoReturn:
         assert self.worker_id is not None
         await self._heartbeat.run(self.worker_id)
+
+    async def _fire_schedules(self) -> None:
+        await self._scheduler.run()
 
     async def _release_due(self) -> NoReturn:
         """Let scheduled jobs wait in line from the moment when their time has come."""

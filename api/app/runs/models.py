@@ -130,3 +130,15 @@ class RunStep(Base):
     attempt: Mapped[int]
     result: Mapped[Any | None]
     finished_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+
+
+class Schedule(Base):
+    """When the jobs of a schedule were last deferred. Whoever moves `last_tick` on inserts them, in one transaction."""
+
+    __tablename__ = "schedules"
+
+    task_name: Mapped[str] = mapped_column(primary_key=True)
+    periodic_id: Mapped[str] = mapped_column(primary_key=True)
+    cron: Mapped[str]
+    zone: Mapped[str]
+    last_tick: Mapped[datetime] = mapped_column(server_default=text("now()"))
