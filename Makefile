@@ -42,14 +42,14 @@ imports: .venv/.dev
 format: .venv/.dev ## Format the code and mend what can be mended
 	@$(PY) -m ruff format --quiet . && $(PY) -m ruff check --fix --quiet .
 
-bench: .venv/.local ## Measure a worker beside Procrastinate's own (a minute)
-	@$(PY) bench/drain.py
+bench: .venv/.bench ## Measure a worker beside its peers (a quarter of an hour); ARGS="--only drain --rounds 1"
+	@$(PY) bench/run.py $(ARGS)
 
 openapi: .venv/.local ## Write docs/reference/openapi.json from the code
 	@$(PY) -m app.openapi > docs/reference/openapi.json
 
 requirements: .venv/.local ## Pin the newest versions that pyproject.toml allows, with hashes
-	@for group in "" local dev; do \
+	@for group in "" local dev bench; do \
 		$(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 			--no-annotate pyproject.toml $${group:+--group $$group} -o requirements/$${group:-runtime}.txt; done
 
@@ -58,6 +58,9 @@ clean: ## Remove what was set up: .venv and the embedded database
 
 .venv/.local: requirements/local.txt pyproject.toml
 	@$(call install,local)
+
+.venv/.bench: requirements/bench.txt pyproject.toml
+	@$(call install,bench)
 
 .venv/.dev: requirements/dev.txt pyproject.toml
 	@$(call install,dev)
