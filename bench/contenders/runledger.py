@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import statistics
@@ -139,6 +140,8 @@ async def main(url: str, what: str, *arguments: str) -> None:
     bench = Bench(url)
     given = [int(argument) if argument.isdecimal() else argument for argument in arguments]
     async with bench.app.open_async():
+        gc.collect()
+        gc.freeze()  # as worker_main does
         print(json.dumps(await getattr(bench, what)(*given)))
 
 

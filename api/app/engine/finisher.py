@@ -25,6 +25,7 @@ from app.engine.report import one_line, report
 
 logger = logging.getLogger(__name__)
 
+_to_json = json.JSONEncoder(allow_nan=False).encode
 BATCH = 500
 PAUSE_SECONDS = (0.1, 1.0)
 
@@ -143,7 +144,7 @@ def _mended(refused: _Unwritten, error: exceptions.ConnectorException) -> _Unwri
 def _row(job: ClaimedJob, ending: Ending) -> EndedJob:
     match ending:
         case Succeeded(result=result):
-            return EndedJob(job.id, job.attempts, "succeeded", result=json.dumps(result, allow_nan=False))
+            return EndedJob(job.id, job.attempts, "succeeded", result=_to_json(result))
         case Failed(problem=problem):
             return EndedJob(job.id, job.attempts, "failed", error=_json(problem), traceback=problem.traceback)
         case Retried(problem=problem):
@@ -161,7 +162,7 @@ def _row(job: ClaimedJob, ending: Ending) -> EndedJob:
 
 
 def _json(problem: Problem) -> str:
-    return json.dumps(problem.document, allow_nan=False)
+    return _to_json(problem.document)
 
 
-_LOST = json.dumps({"type": "/problems/run-lost", "title": "Run lost"})
+_LOST = _to_json({"type": "/problems/run-lost", "title": "Run lost"})

@@ -113,9 +113,12 @@ class Actions(Mapping[str, Action]):
             check_importable(name, function)
 
         async def perform(context: JobContext, /, **params: Any) -> Any:
-            async with begin(context) as run:
+            run = await begin(context)
+            try:
                 arguments = signature.arguments(run, params)
                 result = await (function(*arguments) if signature.is_async else call_in_child(function, arguments))
+            finally:
+                await run.written()
             return signature.stored(result)
 
         perform.__wrapped__ = function  # pyright: ignore[reportFunctionMemberAccess]
@@ -154,6 +157,7 @@ class _Signature:
 
     input: type[BaseModel]
     output: TypeAdapter[Any]
+    fields: tuple[str, ...]
     takes_run: bool
     takes_model: bool
     is_async: bool
@@ -171,14 +175,15 @@ class _Signature:
         is_async = inspect.iscoroutinefunction(function)
         if takes_run and not is_async:
             raise TypeError(f"Action {name!r} takes its run, which only an async function can use: make it async.")
-        return cls(model, TypeAdapter(hints["return"]), takes_run, takes_model, is_async)
+        output = TypeAdapter[Any](hints["return"])
+        return cls(model, output, tuple(model.model_fields), takes_run, takes_model, is_async)
 
     def arguments(self, run: Run, params: dict[str, Any]) -> list[Any]:
         try:
             model = self.input.model_validate(params)
         except ValidationError as error:
             raise InvalidInput(errors=faults(error, "/params")) from None
-        values = [model] if self.takes_model else [getattr(model, field) for field in type(model).model_fields]
+        values = [model] if self.takes_model else [getattr(model, field) for field in self.fields]
         return [run, *values] if self.takes_run else values
 
     def stored(self, result: Any) -> Any:

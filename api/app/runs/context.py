@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from procrastinate.exceptions import ConnectorException
@@ -58,12 +58,13 @@ class Run:
         self._holder = holder
         self._steps = steps
         self._extend = extend
-        self._progress = _Coalesced(self._write_progress)
+        self._progress: _Coalesced | None = None
 
     async def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Say how far the run is. Cheap to call often: only a few a second are written."""
-        value = {"done": done, "total": total, "message": message and storable_text(message)}
-        await self._progress.put(value)
+        if self._progress is None:
+            self._progress = _Coalesced(self._write_progress)
+        await self._progress.put({"done": done, "total": total, "message": message and storable_text(message)})
 
     def extend(self, seconds: float) -> None:
         """Ask for more time: from now on, this attempt may take `seconds`, whatever its timeout was."""
@@ -91,6 +92,11 @@ class Run:
         self._steps[name] = stored
         return result
 
+    async def written(self) -> None:
+        """Wait until the last progress is written."""
+        if self._progress is not None:
+            await self._progress.close()
+
     async def _write_progress(self, value: dict[str, Any]) -> None:
         await self._append("progress", value)
 
@@ -99,9 +105,8 @@ class Run:
             _held(await queries.append_event(connection, self._holder, type_=type_, data=data))
 
 
-@contextlib.asynccontextmanager
-async def begin(context: JobContext) -> AsyncGenerator[Run]:
-    """The run of a job that this worker has claimed; written out when the action ends.
+async def begin(context: JobContext) -> Run:
+    """The run of a job that this worker has claimed.
 
     Raises:
         RunLost: its record is gone.
@@ -113,7 +118,7 @@ async def begin(context: JobContext) -> AsyncGenerator[Run]:
         raise RunLost
     engine = context.app.connector.engine
     holder = Holder(job.run_id, job.worker_id, job.attempts + 1)
-    run = Run(
+    return Run(
         engine,
         holder,
         steps=await _steps(engine, holder) if job.steps else {},
@@ -121,10 +126,6 @@ async def begin(context: JobContext) -> AsyncGenerator[Run]:
         action=job.task_name,
         extend=context.additional_context["extend"],
     )
-    try:
-        yield run
-    finally:
-        await run._progress.close()
 
 
 async def _steps(engine: AsyncEngine, holder: Holder) -> dict[str, Any]:
