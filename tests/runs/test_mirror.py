@@ -20,7 +20,12 @@ def actions(workshop: Workshop) -> None:
 
     @workshop.action(retry=Retry(max_attempts=2))
     async def fail() -> None:
-        raise ValueError("no luck")
+        raise NoLuck
+
+
+class NoLuck(Exception):
+    # Without it, full jitter may make the next attempt due before the drain has ended.
+    retry_after = 60
 
 
 async def test_a_job_deferred_without_a_run_gets_one(workshop: Workshop) -> None:
