@@ -27,6 +27,10 @@ def test_every_usual_url_means_the_one_driver(given: str, url: str) -> None:
     assert settings(database_url=given).database_url == url
 
 
+def test_a_request_waits_two_seconds_for_a_connection_and_no_longer() -> None:
+    assert settings().pool_timeout_seconds == 2
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [

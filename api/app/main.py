@@ -17,6 +17,7 @@ from app import __version__
 from app.config import Settings, get_settings
 from app.engine.app import App
 from app.observability.logging import configure_logging
+from app.outbound.postgres.database import make_engine
 from app.routers import actions, health, runs
 from app.routers.dependencies import Services
 from app.routers.problems import install_problem_handlers
@@ -49,7 +50,8 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with queue.open_async():
-            engine = queue.connector.engine
+            # Its own: who asks does not wait for a connection for as long as a worker would.
+            engine = make_engine(settings, pool_timeout=settings.pool_timeout_seconds)
             bell = Bell(engine, timeout=settings.db_timeout_seconds)
             intake = Intake(engine, timeout=settings.db_timeout_seconds)
             stopping = asyncio.Event()
@@ -62,6 +64,7 @@ def create_app(
                 with contextlib.suppress(asyncio.CancelledError):
                     await listening
             await intake.close()
+            await engine.dispose()
 
     app = FastAPIOffline(
         title="Runledger",

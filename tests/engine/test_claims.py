@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from procrastinate.exceptions import UniqueViolation
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.plans import root_of, scanned
 from tests.support.workshop import Workshop
 
 from app.engine import claims, queries
@@ -175,19 +176,11 @@ async def test_a_claim_reads_little_whatever_the_table_holds(
     assert scanned(await explained(link, worker_id), "procrastinate_jobs") < 150
 
 
-async def explained(link: Link, worker_id: int) -> dict[str, object]:
+async def explained(link: Link, worker_id: int) -> dict[str, Any]:
     arguments = {"worker_id": worker_id, "limit": 10, "queues": None, "locks": 100, "after_queue": "", "after_lock": ""}
     statement = translate(queries._CLAIM_JOBS)
     driver = link._driver
     assert driver is not None
     values = [arguments[name] for name in statement.parameters]
     [[plan]] = await driver.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.sql}", *values)
-    return (json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]
-
-
-def scanned(node: dict, table: str) -> float:  # pyright: ignore[reportMissingTypeArgument, reportUnknownParameterType]
-    """The rows that a plan has read of a table, with those it read and did not want."""
-    own = 0.0
-    if node.get("Relation Name") == table and "Scan" in node["Node Type"]:
-        own = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
-    return own + sum(scanned(child, table) for child in node.get("Plans", ()))
+    return root_of(plan)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from procrastinate.exceptions import ConnectorException
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.eventually import eventually
 from tests.support.workshop import Workshop
@@ -75,3 +76,23 @@ async def test_all_connections_of_the_pool_being_taken_does_not_hold_up_a_link(
     for connection in taken:
         await connection.close()
     own.close()
+
+
+async def test_a_pooled_session_that_the_server_has_ended_costs_no_call(
+    engine: AsyncEngine, workshop: Workshop
+) -> None:
+    async with engine.connect() as connection:
+        before = await connection.scalar(text("SELECT pg_backend_pid()"))
+        driver = (await connection.get_raw_connection()).driver_connection
+    assert driver is not None
+    other = workshop.queue.connector.with_own_pool().engine
+    async with other.connect() as connection:
+        await connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": before})
+    await other.dispose()
+
+    async def closed() -> bool:
+        return driver.is_closed()
+
+    await eventually(closed)
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT pg_backend_pid()")) != before

@@ -25,6 +25,8 @@ SMALL = {
     "shared_buffers": "16MB",
     "max_connections": "60",
     "superuser_reserved_connections": "5",
+    # Half a megabyte: what everybody announces while one session does not listen.
+    "max_notify_queue_pages": "64",
 }
 OWNER = "runledger"
 

@@ -17,7 +17,7 @@ from app.outbound.postgres.database import make_engine
 
 async def test_it_is_alive_ready_and_healthy(api: httpx2.AsyncClient) -> None:
     assert (await api.get("/livez")).json() == {"status": "alive"}
-    assert (await api.get("/readyz")).json() == {"status": "ready"}
+    assert (await api.get("/readyz")).json() == {"status": "ready", "notify_queue_usage": 0.0, "warnings": []}
     assert (await api.get("/health")).json() == {"status": "healthy"}
 
 

@@ -1,4 +1,4 @@
-"""Is it alive, and can it work? `/livez` never asks the database: an outage must not restart every API."""
+"""Is it alive, can it work, will it go on? `/livez` never asks the database: an outage must not restart every API."""
 
 from __future__ import annotations
 
@@ -6,21 +6,35 @@ import asyncio
 
 from fastapi import APIRouter
 from fastapi_rfc9457.server import problems
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from app.engine.connector import SQLAlchemyAsyncConnector
+from app.engine.queries import get_notify_queue_usage
 from app.engine.schema import missing_revisions
 from app.errors import DatabaseBehind, DatabaseUnavailable
 from app.routers.dependencies import ServicesDep
+from app.routers.problems import FIND_THE_LISTENER
 
 router = APIRouter(tags=["health"])
 
 PATIENCE_SECONDS = 1.0
+NOTIFY_QUEUE_ALARM = 0.1
+"""PostgreSQL itself warns from a half on, in its log."""
 
 
 class Health(BaseModel):
     """A word for people and probes."""
 
     status: str
+
+
+class Readiness(Health):
+    """That it can work, and what will end that if nobody looks."""
+
+    notify_queue_usage: float = Field(
+        description="How full PostgreSQL's NOTIFY queue is, from 0 to 1; while it is full, nothing can be submitted."
+    )
+    warnings: list[str] = Field(description="What somebody should see to soon, each with what to do.")
 
 
 @router.get("/livez", operation_id="livez")
@@ -30,13 +44,18 @@ async def livez() -> Health:
 
 
 @router.get("/readyz", operation_id="readyz", responses=problems(DatabaseUnavailable, DatabaseBehind))
-async def readyz(services: ServicesDep) -> Health:
-    """The database answers within a second, and its schema is the one that this code needs."""
+async def readyz(services: ServicesDep) -> Readiness:
+    """The database answers within a second, its schema is the one that this code needs, and it takes submissions."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         missing = await missing_revisions(services.engine)
+        database = SQLAlchemyAsyncConnector(services.engine, timeout=PATIENCE_SECONDS)
+        usage = await get_notify_queue_usage(database)
     if missing:
         raise DatabaseBehind(detail=f"The database lacks {', '.join(sorted(missing))}. Run: runledger db upgrade")
-    return Health(status="ready")
+    if usage >= 1:
+        raise DatabaseUnavailable(detail=f"PostgreSQL's NOTIFY queue is full. {FIND_THE_LISTENER}")
+    warnings = [f"PostgreSQL's NOTIFY queue is {usage:.0%} full. {FIND_THE_LISTENER}"]
+    return Readiness(status="ready", notify_queue_usage=usage, warnings=warnings if usage > NOTIFY_QUEUE_ALARM else [])
 
 
 @router.get("/health", operation_id="health", responses=problems(DatabaseUnavailable, DatabaseBehind))

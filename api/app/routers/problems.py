@@ -10,6 +10,7 @@ from fastapi_rfc9457.handlers import Handler, make_handlers
 from fastapi_rfc9457.server import add_problem_handlers, get_problem_docs_router
 from procrastinate.exceptions import ConnectorException
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from starlette.responses import Response
 
 from app.engine.connector import is_refused_value
@@ -27,6 +28,8 @@ _DATABASE_ERRORS = (
     OSError,
 )
 
+
+FIND_THE_LISTENER = "End the session that LISTENs inside a long transaction (docs/how-to/deploy.md, What to watch)."
 
 _UNSTORABLE = Fault(pointer="", detail="A value cannot be stored.", type="unstorable")
 
@@ -84,9 +87,15 @@ def _on_database_error(render: Handler) -> Handler:
 
 def database_problem(error: BaseException) -> NotNow | None:
     """What to tell a caller about an error of the database; `None` if it is our mistake."""
+    if isinstance(error, NoFreeConnection):
+        return DatabaseUnavailable(
+            detail="Every connection to the database is in use. Look whether what you asked for was done."
+        )
     said = _said_by_postgres(error)
     if isinstance(said, _BEHIND):
         return DatabaseBehind(detail="The database schema is behind. Run: runledger db upgrade")
+    if isinstance(said, asyncpg.ProgramLimitExceededError) and "NOTIFY" in str(said):
+        return DatabaseUnavailable(detail=f"Nothing was stored: PostgreSQL's NOTIFY queue is full. {FIND_THE_LISTENER}")
     if said is None or str(vars(type(said)).get("sqlstate") or "08").startswith(_TRANSIENT):
         return DatabaseUnavailable(detail="PostgreSQL does not answer. Look whether what you sent was stored.")
     return None

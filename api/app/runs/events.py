@@ -7,6 +7,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Generator
 
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.engine.listener import Listener
@@ -72,7 +73,13 @@ async def follow(
     with bell.watch(run_id) as rung:
         while True:
             rung.clear()
-            run, events = await _look(engine, run_id, after)
+            try:
+                run, events = await _look(engine, run_id, after)
+            except NoFreeConnection:
+                # A watcher can wait longer than who asks once.
+                if stopping.is_set():
+                    return
+                continue
             for event in events:
                 yield event
                 after = event.seq

@@ -199,30 +199,54 @@ async def requeue_ended_job(connection: AsyncConnection, *, job_id: int) -> bool
     return (await connection.execute(statement, {"job_id": job_id})).first() is not None
 
 
-async def delete_ended_runs(connection: AsyncConnection, *, state: RunState, older_than: timedelta, limit: int) -> int:
-    """Delete the oldest runs that ended in `state` long ago, with their events, steps and jobs.
+_DELETE_ENDED_RUNS = """
+WITH page AS MATERIALIZED (
+    -- In the order of acceptance, by its index; an index on the time of the end would cost every run that ends.
+    SELECT id, job_id, created_at, finished_at FROM action_runs WHERE job_id > :after ORDER BY job_id LIMIT :limit
+), old AS MATERIALIZED (
+    SELECT id, job_id FROM page WHERE finished_at < now() - CAST(:older_than AS interval)
+), known AS MATERIALIZED (
+    SELECT id FROM procrastinate_jobs WHERE id = ANY (ARRAY(SELECT job_id FROM old))
+), job AS MATERIALIZED (
+    -- The job first, then its run: the order of everybody who changes a run. Who is being retried is left alone.
+    SELECT id FROM procrastinate_jobs
+     WHERE id = ANY (ARRAY(SELECT job_id FROM old)) AND status NOT IN ('todo', 'doing')
+       FOR UPDATE SKIP LOCKED
+), run AS MATERIALIZED (
+    SELECT id, job_id FROM action_runs
+     WHERE id = ANY (ARRAY(SELECT id FROM old
+                            WHERE job_id = ANY (ARRAY(SELECT id FROM job))
+                               OR NOT job_id = ANY (ARRAY(SELECT id FROM known))))
+       AND finished_at < now() - CAST(:older_than AS interval)
+       FOR UPDATE SKIP LOCKED
+), events_deleted AS (
+    DELETE FROM run_events WHERE run_id = ANY (ARRAY(SELECT id FROM run))
+), jobs_deleted AS (
+    DELETE FROM procrastinate_jobs WHERE id = ANY (ARRAY(SELECT job_id FROM run))
+), runs_deleted AS (
+    DELETE FROM action_runs WHERE id = ANY (ARRAY(SELECT id FROM run))
+)
+SELECT (SELECT count(*) FROM run) AS deleted,
+       -- No run has ended before it was accepted: where all are young, all that follow are.
+       (SELECT max(job_id) FROM page HAVING min(created_at) < now() - CAST(:older_than AS interval)) AS last
+"""
+
+
+async def delete_ended_runs(
+    connection: AsyncConnection, *, after: int, older_than: timedelta, limit: int
+) -> tuple[int, int | None]:
+    """Look at the oldest runs, and delete those that ended long ago, with their events, steps and jobs.
+
+    Args:
+        after: only at runs accepted after the one whose job this is.
+        limit: at how many.
 
     Returns:
-        How many runs.
+        How many were deleted, and the `after` to go on with; `None` if no older run can follow.
     """
-    statement = text("""
-        WITH old AS (
-            SELECT id, job_id FROM action_runs
-             WHERE state = :state AND finished_at < now() - CAST(:older_than AS interval)
-             ORDER BY job_id
-             LIMIT :limit
-             FOR UPDATE SKIP LOCKED
-        ), events AS (
-            DELETE FROM run_events USING old WHERE run_events.run_id = old.id
-        ), jobs AS (
-            DELETE FROM procrastinate_jobs AS job USING old
-             WHERE job.id = old.job_id AND job.status NOT IN ('todo', 'doing')
-        )
-        DELETE FROM action_runs USING old WHERE action_runs.id = old.id
-        RETURNING action_runs.id
-    """)
-    arguments = {"state": str(state), "older_than": older_than, "limit": limit}
-    return len((await connection.execute(statement, arguments)).all())
+    arguments = {"after": after, "older_than": older_than, "limit": limit}
+    row = (await connection.execute(text(_DELETE_ENDED_RUNS), arguments)).one()
+    return row.deleted, row.last
 
 
 def _held(holder: Holder, **arguments: Any) -> dict[str, Any]:

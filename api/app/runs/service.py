@@ -159,8 +159,8 @@ async def retry(engine: AsyncEngine, run_id: str) -> RunRead:
     """Give a run that failed or was cancelled another attempt: the same run, its finished steps kept.
 
     Raises:
-        RunNotFound: there is none with that id.
-        RunNotFailed: it has not failed, or its job has been pruned.
+        RunNotFound: there is none with that id, or it was pruned at this moment.
+        RunNotFailed: it has not failed, or its job has been deleted.
         AlreadyQueued: a run with the same queueing lock is waiting.
     """
     row = await _row(engine, run_id)
@@ -170,27 +170,25 @@ async def retry(engine: AsyncEngine, run_id: str) -> RunRead:
                 requeued = await queries.requeue_ended_job(connection, job_id=row.job_id)
     except exceptions.UniqueViolation as error:
         raise AlreadyQueued(detail=_ALREADY_QUEUED) from error
+    run = await get(engine, run_id)
     if not requeued:
-        raise RunNotFailed(detail="Only a run that failed or was cancelled can be retried.", state=row.state)
-    return await get(engine, run_id)
+        raise RunNotFailed(detail="Only a run that failed or was cancelled can be retried.", state=run.state)
+    return run
 
 
 async def prune(engine: AsyncEngine, *, older_than: timedelta) -> int:
-    """Delete runs that ended longer ago, in small batches, each its own transaction.
+    """Delete runs that ended longer ago, the oldest first, in small batches, each its own transaction.
 
     Returns:
         How many runs were deleted.
     """
-    deleted = 0
-    for state in (state for state in RunState if state.is_final):
-        while True:
-            async with autocommit(engine).connect() as connection:
-                batch = await queries.delete_ended_runs(
-                    connection, state=state, older_than=older_than, limit=PRUNE_BATCH
-                )
-            deleted += batch
-            if batch < PRUNE_BATCH:
-                break
+    deleted, after = 0, 0
+    while after is not None:
+        async with autocommit(engine).connect() as connection:
+            batch, after = await queries.delete_ended_runs(
+                connection, after=after, older_than=older_than, limit=PRUNE_BATCH
+            )
+        deleted += batch
     return deleted
 
 

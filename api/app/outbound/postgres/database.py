@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.config import Settings
@@ -13,16 +14,17 @@ from app.embedded import EmbeddedPostgres, cluster_folder
 APPLICATION_NAME = "runledger"
 
 
-def make_engine(settings: Settings, *, pool_size: int = 10) -> AsyncEngine:
+def make_engine(settings: Settings, *, pool_size: int = 10, pool_timeout: float | None = None) -> AsyncEngine:
     """The engine of one process. Nothing is connected, and nothing is started, until its first use.
 
     Args:
         pool_size: connections that are kept; as many again may be opened under load.
+        pool_timeout: seconds to wait for a connection while all are in use; not given: as long as for the database.
     """
     if settings.url is not None:
-        return _create(settings.url, settings, pool_size)
+        return _create(settings.url, settings, pool_size, pool_timeout)
     embedded = EmbeddedPostgres(cluster_folder(settings.data_dir))
-    engine = _create(embedded.url, settings, pool_size)
+    engine = _create(embedded.url, settings, pool_size, pool_timeout)
 
     @event.listens_for(engine.sync_engine, "do_connect")
     def _start_on_first_connection(*_: Any) -> None:  # pyright: ignore[reportUnusedFunction]
@@ -34,14 +36,14 @@ def make_engine(settings: Settings, *, pool_size: int = 10) -> AsyncEngine:
     return engine
 
 
-def _create(url: Any, settings: Settings, pool_size: int) -> AsyncEngine:
-    return create_async_engine(
+def _create(url: Any, settings: Settings, pool_size: int, pool_timeout: float | None) -> AsyncEngine:
+    engine = create_async_engine(
         url,
         # Parameters are what callers sent: they belong into no message and no log.
         hide_parameters=True,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_timeout=settings.db_timeout_seconds,
+        pool_timeout=pool_timeout or settings.db_timeout_seconds,
         pool_recycle=1800,
         connect_args={
             "timeout": settings.db_timeout_seconds,
@@ -56,6 +58,14 @@ def _create(url: Any, settings: Settings, pool_size: int) -> AsyncEngine:
             },
         },
     )
+    event.listen(engine.sync_engine, "checkout", _replace_closed)
+    return engine
+
+
+def _replace_closed(connection: Any, *_: Any) -> None:
+    # What the server has ended while it lay in the pool is known without asking it, and costs nobody a statement.
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def autocommit(engine: AsyncEngine) -> AsyncEngine:
