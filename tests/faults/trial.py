@@ -22,9 +22,12 @@ from tests.support.processes import environment, running
 from tests.support.workshop import Workshop, open_workshop
 
 from app.config import ROOT, Settings
+from app.engine.watchdog import EXIT_CODE
 from app.runs.schemas import RunCreate, RunRead
 
 RECOVERED_WITHIN = 10
+ENDS = {None, 0, EXIT_CODE, -signal.SIGKILL, -signal.SIGTERM}
+"""How a worker may end: told to, giving up on a run or a blocked loop, killed, told to before it could listen."""
 WORKER = "tests.faults.workshop_worker"
 
 Process = subprocess.Popen[bytes]
@@ -203,6 +206,7 @@ class Trial:
             absences=self.absences,
             crash_cap=self.crash_cap,
         )
+        found += [f"a worker ended with {code}" for code in {worker.poll() for worker in self.workers} - ENDS]
         log = self.log.read_text()
         if "exception was never retrieved" in log:
             found.append("a worker's log tells of an exception that nobody looked at")
