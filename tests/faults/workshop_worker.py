@@ -1,7 +1,7 @@
 """The real worker process, with fault actions beside the real ones: `python -m tests.faults.workshop_worker`.
 
-`EFFECTS` is the file of effects. With `OVERRUNS` set there are also the actions with a timeout; with `TICKING`, a
-schedule of every second. The application's own schedules are not there: they would do what no test asked for.
+`EFFECTS` is the file of effects. `OVERRUNS` adds the actions with a timeout, `TICKING` a schedule of every second; `SKEW`
+moves the clock by so many seconds. The application's own schedules are not there: they would do what no test asked for.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.faults import actions
 from tests.faults.effects import Effects
+from tests.faults.skew import skewed
 
 from app.engine.schedule import AllUpTo
 from app.tasks import action, procrastinate_app
@@ -26,4 +27,5 @@ if __name__ == "__main__":
         every_second(procrastinate_app.tasks["tick"])
     if os.environ.get("OVERRUNS"):
         actions.register_overruns(action, effects)
-    sys.exit(main())
+    with skewed(float(os.environ.get("SKEW", "0"))):
+        sys.exit(main())

@@ -242,6 +242,10 @@ DELETE FROM procrastinate_workers AS worker
    AND NOT EXISTS (SELECT FROM procrastinate_jobs WHERE worker_id = worker.id AND status = 'doing')
 """
 
+_NOTIFY_QUEUE_USAGE = """
+SELECT pg_notification_queue_usage() AS usage
+"""
+
 _REGISTER_SCHEDULES = """
 INSERT INTO schedules (task_name, periodic_id, cron, zone)
 SELECT * FROM unnest(%(task_names)s::text[], %(periodic_ids)s::text[], %(crons)s::text[], %(zones)s::text[])
@@ -413,6 +417,15 @@ async def expire_jobs(database: Database, *, error: str, limit: int) -> list[int
 async def delete_lost_workers(database: Database, *, lease: float) -> None:
     """Forget workers that have not been heard of for `lease` seconds and hold nothing."""
     await database.execute_query_all_async(_DELETE_LOST_WORKERS, lease=float(lease))
+
+
+async def notify_queue_usage(database: Database) -> float:
+    """How much of the server's NOTIFY queue is taken, from 0 to 1; asking lets go of what everybody has heard.
+
+    A full queue is not looked at by those who announce: it stays full, and refuses every commit that announces
+    something, until somebody asks.
+    """
+    return (await database.execute_query_all_async(_NOTIFY_QUEUE_USAGE))[0]["usage"]
 
 
 async def register_schedules(
