@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 from procrastinate.exceptions import ConnectorException
 from sqlalchemy import text
@@ -40,6 +41,19 @@ async def test_a_session_that_the_server_has_ended_costs_no_call(link: Link, wor
         return driver.is_closed()
 
     await eventually(closed)
+    assert await backend(link) != before
+
+
+async def test_a_driver_that_has_lost_its_way_is_replaced(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = await backend(link)
+
+    async def fetch(*_: object) -> None:
+        raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncpg.Connection, "fetch", fetch)
+        with pytest.raises(ConnectorException):
+            await backend(link)
     assert await backend(link) != before
 
 

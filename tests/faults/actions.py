@@ -66,6 +66,12 @@ def register(action: Actions, effects: Effects) -> None:
             async with run._engine.connect() as connection:
                 await connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
 
+    @action(retry=SOON)
+    async def tick(run: Run, timestamp: int) -> int:
+        """What a schedule asks for."""
+        with effects.of(run):
+            return timestamp
+
 
 def register_overruns(action: Actions, effects: Effects) -> None:
     """Add the actions that run longer than they may."""

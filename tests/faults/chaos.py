@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -23,11 +22,14 @@ from tests.faults.conftest import fault_settings
 from tests.faults.proxy import Proxy
 from tests.faults.trial import Trial, on_trial
 
+from app.runs import service
 from app.runs.schemas import RunCreate
 
 WORKERS = 3
 MEAN_GAP_SECONDS = 5.0
 SUBMITTERS = 8
+CANCELLED_OF = 20
+"""One of so many runs is cancelled."""
 
 
 async def chaos(seconds: float, runs: int, seed: int) -> list[str]:
@@ -39,8 +41,7 @@ async def chaos(seconds: float, runs: int, seed: int) -> list[str]:
         url = cluster.url.set(database=name)
         folder = Path(tempfile.mkdtemp(prefix="runledger-chaos-"))
         async with Proxy.before(url) as proxy, on_trial(fault_settings(url), folder) as trial:  # noqa: SIM117
-            # A run that was in the middle of everything may lose its worker often; the cap is another test's.
-            async with trial.supervised(WORKERS, database_url=proxy.url, CRASH_CAP="1000") as codes:
+            async with trial.supervised(WORKERS, database_url=proxy.url, TICKING="1") as codes:
                 faults = Faults(trial, cluster, proxy, random.Random(seed))
                 hurting = asyncio.create_task(faults.go_on(seconds))
                 await submit_all(trial, runs, seconds, random.Random(seed + 1))
@@ -71,7 +72,10 @@ class Faults:
 
     async def go_on(self, seconds: float) -> None:
         """A fault every five seconds on average."""
-        faults = [self.kill, self.pause, self.restart, self.freeze, self.cut, self.terminate_sessions, self.garbage]
+        faults = [
+            self.kill, self.drain, self.pause, self.restart, self.freeze, self.cut,
+            self.terminate_sessions, self.garbage,
+        ]  # fmt: skip
         until = time.monotonic() + seconds
         while (gap := self._dice.expovariate(1 / MEAN_GAP_SECONDS)) + time.monotonic() < until:
             await asyncio.sleep(gap)
@@ -83,11 +87,12 @@ class Faults:
     async def kill(self) -> None:
         self._some_worker().kill()
 
+    async def drain(self) -> None:
+        self._some_worker().terminate()
+
     async def pause(self) -> None:
-        worker = self._some_worker()
-        worker.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(self._dice.uniform(0.5, 5))
-        worker.send_signal(signal.SIGCONT)
+        async with self._trial.paused(self._some_worker()):
+            await asyncio.sleep(self._dice.uniform(0.5, 5))
 
     async def restart(self) -> None:
         await asyncio.to_thread(self._cluster.stop, "immediate")
@@ -128,7 +133,10 @@ async def submit_all(trial: Trial, runs: int, seconds: float, dice: random.Rando
         for number in range(first, runs, SUBMITTERS):
             await asyncio.sleep(max(0.0, began + 0.9 * seconds * number / runs - time.monotonic()))
             with contextlib.suppress(Exception):
-                await trial.request(mixed(dice))
+                run = await trial.request(mixed(dice))
+                if number % CANCELLED_OF == 0:
+                    await asyncio.sleep(dice.uniform(0, 0.5))
+                    await service.cancel(trial.workshop.engine, trial.workshop.queue.job_manager, run.id)
 
     await asyncio.gather(*(submitter(first) for first in range(SUBMITTERS)))
 
@@ -143,7 +151,7 @@ def mixed(dice: random.Random) -> RunCreate:
             RunCreate(action="instant"),
             RunCreate(action="instant", schedule_at=soon),
             RunCreate(action="nap", params={"seconds": round(dice.uniform(0, 0.5), 3)}),
-            RunCreate(action="nap", params={"seconds": 0.02, "lock": lock}, lock=lock),
+            RunCreate(action="nap", params={"seconds": 0.02, "lock": lock}, lock=lock, priority=dice.randint(-9, 9)),
             RunCreate(action="flaky", params={"failures": dice.randint(1, 2)}),
             RunCreate(action="stepped", params={"steps": 3, "seconds": 0.05}),
         ]

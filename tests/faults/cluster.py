@@ -87,6 +87,18 @@ class Cluster:
         finally:
             await connection.close()
 
+    @contextlib.asynccontextmanager
+    async def full_notify_queue(self, database: str) -> AsyncGenerator[None]:
+        """Until the end of the block, nothing more can be announced: a session that listens sits in a transaction."""
+        async with self.superuser(database) as pinning, self.superuser(database) as talking:
+            for statement in ("LISTEN anything", "BEGIN", "SELECT 1"):
+                await pinning.execute(statement)
+            for size in (7000, 100, 1):
+                with contextlib.suppress(asyncpg.ProgramLimitExceededError):
+                    while True:
+                        await talking.execute("SELECT pg_notify('anything', repeat('x', $1))", size)
+            yield
+
     async def execute(self, *statements: str, database: str = "postgres") -> None:
         async with self.superuser(database) as connection:
             for statement in statements:

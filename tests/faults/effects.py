@@ -16,7 +16,10 @@ from app.runs.context import Run
 
 @dataclass(frozen=True)
 class Execution:
-    """One time that an action was begun. `end` is `None` if it did not get there."""
+    """One time that an action was begun: from when to when, in seconds since 1970 by this machine's clock.
+
+    `end` is `None` if it did not get there.
+    """
 
     run: str
     attempt: int
@@ -44,15 +47,17 @@ class Effects:
 
     def executions(self) -> list[Execution]:
         """In the order in which they began."""
+        # Processes note the time that has passed since the machine started: whatever the clock says that they see.
+        started = time.time() - time.monotonic()
         lines = [json.loads(line) for line in self._path.read_text().splitlines()] if self._path.exists() else []
-        ends = {(line["run"], line["key"]): line["at"] for line in lines if line["mark"] == "end"}
+        ends = {(line["run"], line["key"]): started + line["at"] for line in lines if line["mark"] == "end"}
         return [
             Execution(
                 line["run"],
                 line["attempt"],
                 line["pid"],
                 line["lock"],
-                line["at"],
+                started + line["at"],
                 ends.get((line["run"], line["key"])),
             )
             for line in lines

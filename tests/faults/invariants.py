@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
+from tests.faults.claims import LOST, Absence, Claim, claims_of, told_states
 from tests.faults.effects import Effects, Execution
 from tests.support.workshop import Workshop
 
@@ -24,29 +25,40 @@ AGREES = {
 
 
 async def violations(
-    workshop: Workshop, effects: Effects, accepted: set[str], *, waiting: Collection[str] = ()
+    workshop: Workshop,
+    effects: Effects,
+    accepted: set[str],
+    *,
+    waiting: Collection[str] = (),
+    absences: Collection[Absence] = (),
+    crash_cap: int = 1,
 ) -> list[str]:
     """Every invariant that does not hold, each said in one line; empty when all is well.
 
     Args:
         accepted: the runs whose submission was answered.
         waiting: runs that the test wants to find waiting.
+        absences: when which worker was not there.
+        crash_cap: how many lost workers make a run fail.
     """
     runs = {row["id"]: row for row in await workshop.fetch("SELECT * FROM action_runs")}
     jobs = {row["id"]: row for row in await workshop.fetch("SELECT * FROM procrastinate_jobs")}
     events: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in await workshop.fetch("SELECT run_id, seq, type, data FROM run_events ORDER BY run_id, seq"):
+    for row in await workshop.fetch("SELECT run_id, seq, at, type, data FROM run_events ORDER BY run_id, seq"):
         events[row["run_id"]].append(row)
     executions: dict[str, list[Execution]] = defaultdict(list)
     for execution in effects.executions():
         executions[execution.run].append(execution)
+    claims = {run_id: claims_of(events[run_id], executions[run_id]) for run_id in runs}
     return [
         *_lost(runs, accepted, waiting),
         *(f"{run_id}: performed, and nobody asked for it" for run_id in executions.keys() - runs.keys()),
         *_histories(runs, events),
         *_executions(runs, events, executions),
         *_jobs(runs, jobs),
-        *_locks(executions),
+        *locks(claims),
+        *failures(runs, claims, absences, crash_cap),
+        *_ticks(runs),
     ]
 
 
@@ -100,23 +112,41 @@ def _jobs(runs: dict[str, Any], jobs: dict[int, Any]) -> Iterator[str]:
             yield f"job {job_id}: is {job['status']}, and its run is {run['state']}"
 
 
-def _locks(executions: dict[str, list[Execution]]) -> Iterator[str]:
-    """Of each run the last execution counted; what a zombie still did before it noticed is allowed."""
-    by_lock: dict[str, list[Execution]] = defaultdict(list)
-    for performed in executions.values():
-        last = max(performed, key=lambda execution: execution.begin)
-        if last.lock and last.end is not None:
-            by_lock[last.lock].append(last)
+def locks(claims: Mapping[str, list[Claim]]) -> Iterator[str]:
+    """Those that hold a lock hold it alone; what a zombie still does before it notices is allowed."""
+    by_lock: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    for run_id, of_run in claims.items():
+        for claim in of_run:
+            for execution in claim.executions:
+                if execution.lock:
+                    by_lock[execution.lock].append((*claim.held(execution), run_id))
     for lock, held in by_lock.items():
-        for before, after in pairwise(sorted(held, key=lambda execution: execution.begin)):
-            if before.end is not None and after.begin < before.end:
-                yield f"lock {lock}: {before.run} and {after.run} ran at the same time"
+        for (_, end, before), (begin, _, after) in pairwise(sorted(held)):
+            if begin < end:
+                yield f"lock {lock}: {before} and {after} ran at the same time"
+
+
+def failures(
+    runs: Mapping[str, Any], claims: Mapping[str, list[Claim]], absences: Collection[Absence], crash_cap: int
+) -> Iterator[str]:
+    """A run fails for lost workers only if so many were lost, each of them while it held the run."""
+    for run_id, run in runs.items():
+        if run["state"] == "failed" and run["error"]["type"] == LOST:
+            lost = [claim for claim in claims[run_id] if claim.is_lost]
+            if len(lost) < crash_cap:
+                yield f"{run_id}: failed because {crash_cap} workers were lost, and its events tell of {len(lost)}"
+            for claim in lost:
+                if not any(absence.explains(claim) for absence in absences):
+                    yield f"{run_id}: its worker of attempt {claim.attempt} was taken for dead, and it was there"
+
+
+def _ticks(runs: Mapping[str, Any]) -> Iterator[str]:
+    """Every second from the first tick to the last has its run, and one only."""
+    ticks = sorted(run["params"]["timestamp"] for run in runs.values() if run["action"] == "tick")
+    for before, after in pairwise(ticks):
+        if after != before + 1:
+            yield f"the tick after {before} is {after}"
 
 
 def _states(events: list[dict[str, Any]]) -> list[str]:
-    """The states told, without the event that says that a running run was asked to stop."""
-    return [
-        event["data"]["state"]
-        for event in events
-        if event["type"] == "state" and "cancel_requested" not in event["data"]
-    ]
+    return [event["data"]["state"] for event in told_states(events)]

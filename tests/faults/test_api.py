@@ -16,7 +16,6 @@ from tests.support.workshop import open_workshop
 
 from app.main import create_app
 from app.outbound.postgres.database import make_engine
-from app.routers import health
 
 SUBMISSION = {"action": "echo", "params": {"message": "x"}}
 
@@ -105,7 +104,3 @@ async def test_a_database_that_became_read_only_refuses_submissions_and_answers_
         return (await client.post("/runs", json=SUBMISSION)).status_code == 202
 
     await eventually(accepted)
-
-
-def test_the_alarm_is_at_a_tenth() -> None:
-    assert health.NOTIFY_QUEUE_ALARM == 0.1

@@ -18,19 +18,32 @@ from tests.faults.trial import Trial, patiently
 
 from app.runs.schemas import RunCreate
 
-RUNS = 150
+RUNS = 300
+PROCESSES = 12
 
 
-async def test_one_lock_with_random_priorities_is_held_by_one_at_a_time(trial: Trial) -> None:
-    workers = [await trial.worker(WORKER_CONCURRENCY="4") for _ in range(3)]
+async def test_one_lock_with_random_priorities_is_held_by_one_process_at_a_time(trial: Trial) -> None:
+    workers = [trial.start_worker(WORKER_CONCURRENCY="2") for _ in range(PROCESSES)]
+
+    async def all_at_work() -> bool:
+        return len(await trial.registered()) == PROCESSES
+
     dice = random.Random(7)
-    for _ in range(RUNS):
-        await trial.request(
-            RunCreate(action="instant", params={"lock": "one"}, lock="one", priority=dice.randint(-9, 9))
-        )
+    for _ in range(RUNS // 2):
+        await submit_with_priority(trial, dice)
+    await patiently(all_at_work, within=60)
+    # The other half comes while they race.
+    for _ in range(RUNS // 2):
+        await submit_with_priority(trial, dice)
     await trial.all_ended()
-    assert [worker.poll() for worker in workers] == [None] * 3
-    assert len(trial.effects.executions()) == RUNS
+    assert [worker.poll() for worker in workers] == [None] * PROCESSES
+    performed = trial.effects.executions()
+    assert len(performed) == RUNS
+    assert len({execution.pid for execution in performed}) > 1, "they were to race"
+
+
+async def submit_with_priority(trial: Trial, dice: random.Random) -> None:
+    await trial.request(RunCreate(action="instant", params={"lock": "one"}, lock="one", priority=dice.randint(-9, 9)))
 
 
 async def test_a_retry_does_not_stumble_over_its_queueing_lock(trial: Trial) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 
 from tests.faults.trial import Trial, patiently
 
@@ -62,13 +61,12 @@ async def test_a_worker_that_drains_longer_than_the_lease_keeps_its_runs(trial: 
 
 async def test_a_zombie_that_wakes_writes_nothing_and_takes_new_work(trial: Trial) -> None:
     zombie = await trial.worker()
-    run = await trial.submit("nap", seconds=2)
+    run = await trial.submit("nap", seconds=2, lock="one")
     await trial.begun(run)
-    zombie.send_signal(signal.SIGSTOP)
-    other = await trial.worker()
-    assert await trial.begun(run, times=2) == other.pid
-    await trial.state(run, "succeeded")
-    zombie.send_signal(signal.SIGCONT)
+    async with trial.paused(zombie):
+        other = await trial.worker()
+        assert await trial.begun(run, times=2) == other.pid
+        await trial.state(run, "succeeded")
     other.terminate()
     assert await trial.exits(other) == 0
     fresh = await trial.submit("instant")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import subprocess
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 from tests.faults import actions
+from tests.faults.claims import Absence
 from tests.faults.effects import Effects
 from tests.faults.invariants import FINAL, violations
 from tests.support.eventually import eventually
@@ -20,9 +22,12 @@ from tests.support.processes import environment, running
 from tests.support.workshop import Workshop, open_workshop
 
 from app.config import ROOT, Settings
+from app.engine.watchdog import EXIT_CODE
 from app.runs.schemas import RunCreate, RunRead
 
 RECOVERED_WITHIN = 10
+ENDS = {None, 0, EXIT_CODE, -signal.SIGKILL, -signal.SIGTERM}
+"""How a worker may end: told to, giving up on a run or a blocked loop, killed, told to before it could listen."""
 WORKER = "tests.faults.workshop_worker"
 
 Process = subprocess.Popen[bytes]
@@ -43,6 +48,8 @@ class Trial:
         self.waiting: set[str] = set()
         """Runs that are to be found waiting in the end."""
         self.workers: list[Process] = []
+        self.absences: list[Absence] = []
+        self.crash_cap = workshop.settings.crash_cap
         self._running = contextlib.ExitStack()
         self._folder = folder
 
@@ -76,6 +83,7 @@ class Trial:
         )
         worker = self._running.enter_context(running("-m", WORKER, env=env, log=self.log))
         self.workers.append(worker)
+        self.crash_cap = int(env["CRASH_CAP"])
         return worker
 
     async def worker(self, database_url: str | None = None, **more: str) -> Process:
@@ -89,6 +97,17 @@ class Trial:
 
         await patiently(at_work)
         return worker
+
+    @contextlib.asynccontextmanager
+    async def paused(self, worker: Process) -> AsyncGenerator[None]:
+        """A worker that does nothing until the end of the block, and does not know it afterwards."""
+        began = time.time()
+        worker.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            worker.send_signal(signal.SIGCONT)
+            self.absences.append(Absence(worker.pid, began, time.time()))
 
     async def registered(self) -> set[int]:
         rows = await self.workshop.fetch("SELECT id FROM procrastinate_workers")
@@ -105,6 +124,7 @@ class Trial:
                 while worker.poll() is None:
                     await asyncio.sleep(0.05)
                 codes.append(worker.returncode)
+                self.absences.append(Absence(worker.pid, time.time()))
 
         keeping = [asyncio.create_task(keep()) for _ in range(count)]
         try:
@@ -174,9 +194,19 @@ class Trial:
             await self.worker()
         fresh = await self.submit("instant")
         await self.state(fresh, "succeeded", within=RECOVERED_WITHIN)
+        # As if the ticks of the next hour had been fired: no run of theirs is open when the rest has ended.
+        await self.workshop.execute("UPDATE schedules SET last_tick = now() + interval '1 hour'")
         with contextlib.suppress(TimeoutError):  # what is open is told below, by name
             await self.all_ended(within=ended_within)
-        found = await violations(self.workshop, self.effects, self.accepted, waiting=self.waiting)
+        found = await violations(
+            self.workshop,
+            self.effects,
+            self.accepted,
+            waiting=self.waiting,
+            absences=self.absences,
+            crash_cap=self.crash_cap,
+        )
+        found += [f"a worker ended with {code}" for code in {worker.poll() for worker in self.workers} - ENDS]
         log = self.log.read_text()
         if "exception was never retrieved" in log:
             found.append("a worker's log tells of an exception that nobody looked at")

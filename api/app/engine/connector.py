@@ -195,12 +195,23 @@ def translate(query: str) -> Statement:
     return Statement(sql, tuple(numbers), frozenset(texts))
 
 
+_DRIVER_ERRORS = (
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # Of a connection whose session the server has just ended, before the driver sees it closed.
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+
+
 @contextlib.contextmanager
 def translated_errors() -> Generator[None]:
     """Raise what Procrastinate expects: `UniqueViolation` with its constraint, else `ConnectorException`."""
     try:
         yield
-    except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except _DRIVER_ERRORS as error:
         violation = _unique_violation(error)
         if violation is None:
             raise exceptions.ConnectorException from error

@@ -419,8 +419,12 @@ async def delete_lost_workers(database: Database, *, lease: float) -> None:
     await database.execute_query_all_async(_DELETE_LOST_WORKERS, lease=float(lease))
 
 
-async def get_notify_queue_usage(database: Database) -> float:
-    """How full the server's NOTIFY queue is, from 0 to 1. While it is full, no statement that notifies can commit."""
+async def notify_queue_usage(database: Database) -> float:
+    """How much of the server's NOTIFY queue is taken, from 0 to 1; asking lets go of what everybody has heard.
+
+    A full queue is not looked at by those who announce: it stays full, and refuses every commit that announces
+    something, until somebody asks.
+    """
     return (await database.execute_query_all_async(_NOTIFY_QUEUE_USAGE))[0]["usage"]
 
 

@@ -14,6 +14,8 @@ from app.engine.endings import TOO_LATE
 logger = logging.getLogger(__name__)
 
 BATCH = 100
+NOTIFY_ALARM = 0.1
+"""When the queue is full, no run can be submitted, claimed or ended."""
 
 _WORKER_LOST = json.dumps(
     {
@@ -45,6 +47,7 @@ class Rescue:
         Returns:
             The ids of the jobs that were abandoned and no longer are.
         """
+        await self._move_notify_queue_on()
         rescued: list[int] = []
         refused: list[int] = []
         while abandoned := await queries.list_abandoned_jobs(self.database, lease=self.lease, limit=BATCH, but=refused):
@@ -53,6 +56,13 @@ class Rescue:
         await queries.expire_jobs(self.database, error=_TOO_LATE, limit=BATCH)
         await queries.delete_lost_workers(self.database, lease=self.lease)
         return rescued
+
+    async def _move_notify_queue_on(self) -> None:
+        # First: while it is full, nothing of the rest can be committed.
+        if (usage := await queries.notify_queue_usage(self.database)) > NOTIFY_ALARM:
+            logger.warning(
+                "%.0f %% of the NOTIFY queue is taken: a session listens and sits in a transaction", usage * 100
+            )
 
     async def _put_back(self, job_id: int) -> bool:
         try:

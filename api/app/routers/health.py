@@ -9,7 +9,8 @@ from fastapi_rfc9457.server import problems
 from pydantic import BaseModel, Field
 
 from app.engine.connector import SQLAlchemyAsyncConnector
-from app.engine.queries import get_notify_queue_usage
+from app.engine.queries import notify_queue_usage
+from app.engine.rescue import NOTIFY_ALARM
 from app.engine.schema import missing_revisions
 from app.errors import DatabaseBehind, DatabaseUnavailable
 from app.routers.dependencies import ServicesDep
@@ -18,8 +19,6 @@ from app.routers.problems import FIND_THE_LISTENER
 router = APIRouter(tags=["health"])
 
 PATIENCE_SECONDS = 1.0
-NOTIFY_QUEUE_ALARM = 0.1
-"""PostgreSQL itself warns from a half on, in its log."""
 
 
 class Health(BaseModel):
@@ -49,13 +48,13 @@ async def readyz(services: ServicesDep) -> Readiness:
     async with asyncio.timeout(PATIENCE_SECONDS):
         missing = await missing_revisions(services.engine)
         database = SQLAlchemyAsyncConnector(services.engine, timeout=PATIENCE_SECONDS)
-        usage = await get_notify_queue_usage(database)
+        usage = await notify_queue_usage(database)
     if missing:
         raise DatabaseBehind(detail=f"The database lacks {', '.join(sorted(missing))}. Run: runledger db upgrade")
     if usage >= 1:
         raise DatabaseUnavailable(detail=f"PostgreSQL's NOTIFY queue is full. {FIND_THE_LISTENER}")
     warnings = [f"PostgreSQL's NOTIFY queue is {usage:.0%} full. {FIND_THE_LISTENER}"]
-    return Readiness(status="ready", notify_queue_usage=usage, warnings=warnings if usage > NOTIFY_QUEUE_ALARM else [])
+    return Readiness(status="ready", notify_queue_usage=usage, warnings=warnings if usage > NOTIFY_ALARM else [])
 
 
 @router.get("/health", operation_id="health", responses=problems(DatabaseUnavailable, DatabaseBehind))
