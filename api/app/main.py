@@ -73,10 +73,11 @@ def create_app(
         lifespan=lifespan,
         redoc_url=None,
     )
+    # Routes are tried in this order: first what is asked for most.
+    app.include_router(runs.router, dependencies=[Depends(authenticate)])
+    app.include_router(health.router)
     install_problem_handlers(app)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
-    app.include_router(health.router)
-    app.include_router(runs.router, dependencies=[Depends(authenticate)])
     app.include_router(actions.router, dependencies=[Depends(authenticate)])
     return app
 

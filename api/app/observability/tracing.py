@@ -12,6 +12,6 @@ def carried_trace(headers: Mapping[str, str]) -> dict[str, str] | None:
     carrier: dict[str, str] = {}
     if trace.get_current_span().get_span_context().is_valid:
         propagate.inject(carrier)
-    else:
+    elif any(field in headers for field in propagate.get_global_textmap().fields):
         propagate.inject(carrier, propagate.extract(headers))
     return carrier or None

@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 from ipaddress import ip_address
-from typing import Annotated
 
-from fastapi import Request, Security
 from fastapi.security import APIKeyHeader
+from starlette.requests import HTTPConnection
+from typing_extensions import override
 
 from app.config import Settings
 from app.errors import Unauthorized
-from app.routers.dependencies import ServicesDep
 
 HEADER = "X-ROADMAP-AI-SECRET"
 
-_scheme = APIKeyHeader(
+
+class SharedSecret(APIKeyHeader):
+    """Lets a request through, or not. One callable for all of it: each dependency costs every request."""
+
+    @override
+    async def __call__(self, request: HTTPConnection) -> None:
+        """Look who calls.
+
+        Raises:
+            Unauthorized: the secret is missing or wrong.
+        """
+        settings: Settings = request.app.state.services.settings
+        # Not what the header's own scheme would say, which is None for one that is empty.
+        sent = request.headers.get(HEADER)
+        if sent is not None:
+            if not _is_right(sent, settings.secret):
+                raise Unauthorized(detail="The secret in X-ROADMAP-AI-SECRET is not right.")
+        elif not settings.allow_anonymous and not _is_our_own(request, settings):
+            raise Unauthorized(detail="Send the shared secret in X-ROADMAP-AI-SECRET.")
+
+
+authenticate = SharedSecret(
     name=HEADER,
     scheme_name="Shared secret",
     description="The value of ROADMAP_AI_SECRET. Not needed on loopback while none is configured.",
-    auto_error=False,
 )
 
 
-def authenticate(request: Request, services: ServicesDep, _: Annotated[str | None, Security(_scheme)]) -> None:
-    """Let a request through, or not.
-
-    Raises:
-        Unauthorized: the secret is missing or wrong.
-    """
-    # Not the scheme's value, which is None for a header that is empty.
-    sent = request.headers.get(HEADER)
-    if sent is not None:
-        if not _is_right(sent, services.settings.secret):
-            raise Unauthorized(detail="The secret in X-ROADMAP-AI-SECRET is not right.")
-    elif not services.settings.allow_anonymous and not _is_our_own(request, services.settings):
-        raise Unauthorized(detail="Send the shared secret in X-ROADMAP-AI-SECRET.")
-
-
-def _is_our_own(request: Request, settings: Settings) -> bool:
+def _is_our_own(request: HTTPConnection, settings: Settings) -> bool:
     """Whether the request comes from this machine, and not from a web page that a browser here has opened."""
     from_here = settings.says_where_published or _is_loopback(request.client.host if request.client else None)
     return settings.open_on_loopback and from_here and _is_local_name(request.url.hostname)
 
 
+@functools.lru_cache
 def _is_loopback(address: str | None) -> bool:
     # Without an address it came through a Unix socket.
     return address is None or (_is_address(address) and ip_address(address).is_loopback)
@@ -54,6 +60,7 @@ def _is_local_name(host: str | None) -> bool:
     return host is not None and ("." not in host or host.endswith(".localhost") or _is_address(host))
 
 
+@functools.lru_cache
 def _is_address(text: str) -> bool:
     try:
         ip_address(text)

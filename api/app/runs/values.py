@@ -16,9 +16,9 @@ def check_storable(value: Any, pointer: str) -> None:
     Raises:
         InvalidInput: NUL or half a surrogate pair in text, a number that is not finite, or nesting too deep.
     """
-    fault = _fault(value, pointer, DEEPEST)
+    fault = _fault(value, DEEPEST)
     if fault:
-        raise InvalidInput(errors=[fault])
+        raise InvalidInput(errors=[_below(pointer, fault)])
 
 
 def storable_text(text: str) -> str:
@@ -26,24 +26,33 @@ def storable_text(text: str) -> str:
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
 
 
-def _fault(value: Any, pointer: str, depth: int) -> Fault | None:
+def _fault(value: Any, depth: int) -> Fault | None:
     match value:
         case _ if depth == 0:
-            return Fault(pointer=pointer, detail=f"Nested deeper than {DEEPEST} levels.", type="too_deep")
+            return Fault(pointer="", detail=f"Nested deeper than {DEEPEST} levels.", type="too_deep")
         case str() if not _is_text(value):
-            return Fault(pointer=pointer, detail="Text may not contain NUL or lone surrogates.", type="unstorable_text")
+            return Fault(pointer="", detail="Text may not contain NUL or lone surrogates.", type="unstorable_text")
         case float() if not math.isfinite(value):
-            return Fault(pointer=pointer, detail="Numbers must be finite.", type="finite_number")
+            return Fault(pointer="", detail="Numbers must be finite.", type="finite_number")
         case int() if abs(value) >= 2**63:
-            return Fault(pointer=pointer, detail="Whole numbers must fit in 64 bits.", type="int_too_large")
+            return Fault(pointer="", detail="Whole numbers must fit in 64 bits.", type="int_too_large")
         case dict():
-            keyed = (_fault(key, f"{pointer}/{escape(key)}", depth) for key in value)
-            valued = (_fault(item, f"{pointer}/{escape(key)}", depth - 1) for key, item in value.items())
-            return next((fault for faults in (keyed, valued) for fault in faults if fault), None)
+            for key, item in value.items():
+                if fault := _fault(key, depth):
+                    return fault
+                if fault := _fault(item, depth - 1):
+                    return _below(f"/{escape(key)}", fault)
         case list():
-            return next((f for i, item in enumerate(value) if (f := _fault(item, f"{pointer}/{i}", depth - 1))), None)
+            for index, item in enumerate(value):
+                if fault := _fault(item, depth - 1):
+                    return _below(f"/{index}", fault)
         case _:
-            return None
+            pass
+    return None
+
+
+def _below(pointer: str, fault: Fault) -> Fault:
+    return fault.model_copy(update={"pointer": pointer + fault.pointer})
 
 
 def escape(key: str) -> str:
