@@ -5,7 +5,7 @@
     Problem                      rendered as an RFC 9457 document, by its class
     ├── Refused                  the request cannot be done; asking again will not help
     │   ├── UnreadableBody   400   InvalidCursor    400   InvalidEventId   400
-    │   ├── Unauthorized     401
+    │   ├── Unauthorized     401   Forbidden        403
     │   ├── UnknownAction    404   RunNotFound      404
     │   ├── BodyTooLarge     413
     │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409
@@ -75,6 +75,13 @@ class Unauthorized(Refused):
 
     def response_headers(self) -> Mapping[str, str]:
         return {"WWW-Authenticate": 'Bearer realm="runledger"'}
+
+
+class Forbidden(Refused):
+    """The credential is right, and does not allow this. Ask an administrator for one with the scope that is named."""
+
+    title = "Forbidden"
+    status = 403
 
 
 class UnknownAction(Refused):

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi_rfc9457.server import problems
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from app.errors import InvalidInput, RunNotFound, Unauthorized, UnknownAction, UnreadableBody
+from app.errors import Forbidden, InvalidInput, RunNotFound, Unauthorized, UnknownAction, UnreadableBody
 from app.routers.dependencies import ServicesDep
 from app.routers.runs import RunId, accept, when_to_look_again
+from app.routers.security import Reads, Writes
 from app.routers.strict import StrictRoute
 from app.runs import service
 from app.runs.actions import Action
@@ -73,14 +74,14 @@ class ActionRunRead(ActionRunAccepted):
     finished_at: AwareDatetime | None
 
 
-@router.get("", operation_id="listActions", responses=problems(Unauthorized))
-async def list_actions(services: ServicesDep) -> list[ActionRead]:
+@router.get("", operation_id="listActions", responses=problems(Unauthorized, Forbidden))
+async def list_actions(services: ServicesDep, _: Reads) -> list[ActionRead]:
     """Every action that can be submitted."""
     return [_read(action) for _, action in sorted(services.actions.items())]
 
 
-@router.get("/{name}", operation_id="getAction", responses=problems(Unauthorized, UnknownAction))
-async def get_action(name: str, services: ServicesDep) -> ActionRead:
+@router.get("/{name}", operation_id="getAction", responses=problems(Unauthorized, Forbidden, UnknownAction))
+async def get_action(name: str, services: ServicesDep, _: Reads) -> ActionRead:
     """One action."""
     return _read(services.actions.named(name))
 
@@ -89,21 +90,21 @@ async def get_action(name: str, services: ServicesDep) -> ActionRead:
     "/run",
     status_code=202,
     operation_id="runAction",
-    responses=problems(Unauthorized, UnreadableBody, UnknownAction, InvalidInput),
+    responses=problems(Unauthorized, Forbidden, UnreadableBody, UnknownAction, InvalidInput),
 )
 async def run_action(
-    body: ActionRunCreate, services: ServicesDep, request: Request, response: Response
+    body: ActionRunCreate, services: ServicesDep, principal: Writes, request: Request, response: Response
 ) -> ActionRunAccepted:
     """Submit an action; poll `GET /actions/run/{run_id}` until its status is success, failed or cancelled."""
-    run = await accept(services, RunCreate(action=body.action, params=body.params), request, response)
+    run = await accept(services, RunCreate(action=body.action, params=body.params), principal, request, response)
     response.headers["Location"] = f"/actions/run/{run.id}"
     return ActionRunAccepted(run_id=run.id, status=_STATUS[run.state])
 
 
-@router.get("/run/{run_id}", operation_id="getActionRun", responses=problems(Unauthorized, RunNotFound))
-async def get_action_run(run_id: RunId, services: ServicesDep, response: Response) -> ActionRunRead:
+@router.get("/run/{run_id}", operation_id="getActionRun", responses=problems(Unauthorized, Forbidden, RunNotFound))
+async def get_action_run(run_id: RunId, services: ServicesDep, principal: Reads, response: Response) -> ActionRunRead:
     """How a run stands, in the words of this door."""
-    run = await service.get(services.engine, run_id)
+    run = await service.get(services.engine, run_id, owner=principal.owner)
     when_to_look_again(run, response)
     return _translate(run)
 

@@ -15,6 +15,7 @@ from app.errors import (
     AlreadyQueued,
     BodyTooLarge,
     DatabaseUnavailable,
+    Forbidden,
     InvalidCursor,
     InvalidEventId,
     InvalidInput,
@@ -29,11 +30,13 @@ from app.errors import (
 from app.observability.tracing import carried_trace
 from app.routers.dependencies import Services, ServicesDep
 from app.routers.problems import NothingMore
+from app.routers.security import Principal, Reads, Writes
 from app.routers.strict import StrictRoute
 from app.runs import service
 from app.runs.events import follow
 from app.runs.problems import document
 from app.runs.schemas import NO_NUL, BatchAccepted, BatchItem, EventRead, RunBatch, RunCreate, RunPage, RunRead
+from app.runs.service import Origin
 from app.runs.state import RunState
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
@@ -55,6 +58,7 @@ class RunReadWithTraceback(RunRead):
     operation_id="submitRun",
     responses=problems(
         Unauthorized,
+        Forbidden,
         UnreadableBody,
         BodyTooLarge,
         UnknownAction,
@@ -64,10 +68,10 @@ class RunReadWithTraceback(RunRead):
         TooBusy,
     ),
 )
-async def submit_run(body: RunCreate, request: Request, response: Response) -> Response:
+async def submit_run(body: RunCreate, principal: Writes, request: Request, response: Response) -> Response:
     """Submit an action. The run is stored when the answer arrives; a worker performs it."""
     # What is asked for most is spared a dependency, and a second check of the answer.
-    run = await accept(request.app.state.services, body, request, response)
+    run = await accept(request.app.state.services, body, principal, request, response)
     return Response(run.model_dump_json(), 202, response.headers, "application/json")
 
 
@@ -76,21 +80,22 @@ async def submit_run(body: RunCreate, request: Request, response: Response) -> R
     status_code=202,
     operation_id="submitRuns",
     response_model_exclude_unset=True,
-    responses=problems(Unauthorized, UnreadableBody, BodyTooLarge, InvalidInput, DatabaseUnavailable, TooBusy),
+    responses=problems(
+        Unauthorized, Forbidden, UnreadableBody, BodyTooLarge, InvalidInput, DatabaseUnavailable, TooBusy
+    ),
 )
-async def submit_runs(body: RunBatch, services: ServicesDep, request: Request) -> BatchAccepted:
+async def submit_runs(body: RunBatch, services: ServicesDep, principal: Writes, request: Request) -> BatchAccepted:
     """Submit up to 1,000 runs. Each is accepted or refused by itself; those accepted are stored when this answers."""
-    outcomes = await service.submit_all(
-        services.intake, services.actions, body.runs, trace_context=carried_trace(request.headers)
-    )
+    outcomes = await service.submit_all(services.intake, services.actions, body.runs, origin(principal, request))
     return BatchAccepted(
         items=[BatchItem(id=each) if isinstance(each, str) else BatchItem(error=document(each)) for each in outcomes]
     )
 
 
-@router.get("", operation_id="listRuns", responses=problems(Unauthorized, InvalidCursor, InvalidInput))
+@router.get("", operation_id="listRuns", responses=problems(Unauthorized, Forbidden, InvalidCursor, InvalidInput))
 async def list_runs(
     services: ServicesDep,
+    principal: Reads,
     action: Annotated[str | None, Query(max_length=64, pattern=NO_NUL)] = None,
     state: RunState | None = None,
     queue: Annotated[str | None, Query(max_length=40, pattern=NO_NUL)] = None,
@@ -100,7 +105,14 @@ async def list_runs(
 ) -> RunPage:
     """Runs, newest first."""
     return await service.list_page(
-        services.engine, limit=limit, cursor=cursor, action=action, state=state, queue=queue, tag=tag
+        services.engine,
+        limit=limit,
+        cursor=cursor,
+        owner=principal.owner,
+        action=action,
+        state=state,
+        queue=queue,
+        tag=tag,
     )
 
 
@@ -109,28 +121,32 @@ async def list_runs(
     operation_id="getRun",
     response_model=RunReadWithTraceback,
     response_model_exclude_unset=True,
-    responses=problems(Unauthorized, RunNotFound),
+    responses=problems(Unauthorized, Forbidden, RunNotFound),
 )
 async def get_run(
-    run_id: RunId, services: ServicesDep, response: Response, include: Literal["traceback"] | None = None
+    run_id: RunId,
+    services: ServicesDep,
+    principal: Reads,
+    response: Response,
+    include: Literal["traceback"] | None = None,
 ) -> Any:
     """One run as it is now. While it has not ended, `Retry-After` says when to look again."""
-    run = await service.get(services.engine, run_id)
+    run = await service.get(services.engine, run_id, owner=principal.owner)
     when_to_look_again(run, response)
     if include is None:
         return run.model_dump()
-    return run.model_dump() | {"traceback": await service.get_traceback(services.engine, run_id)}
+    return run.model_dump() | {"traceback": await service.get_traceback(services.engine, run_id, owner=principal.owner)}
 
 
 @router.post(
     "/{run_id}/cancel",
     operation_id="cancelRun",
     responses={202: {"model": RunRead, "description": "Its worker has been asked to stop it."}}
-    | problems(Unauthorized, RunNotFound, RunFinal),
+    | problems(Unauthorized, Forbidden, RunNotFound, RunFinal),
 )
-async def cancel_run(run_id: RunId, services: ServicesDep, response: Response) -> RunRead:
+async def cancel_run(run_id: RunId, services: ServicesDep, principal: Writes, response: Response) -> RunRead:
     """Cancel a run: at once if it waits, else as soon as its worker has heard."""
-    run = await service.cancel(services.engine, services.manager, run_id)
+    run = await service.cancel(services.engine, services.manager, run_id, owner=principal.owner)
     response.status_code = 200 if run.state.is_final else 202
     return run
 
@@ -139,11 +155,11 @@ async def cancel_run(run_id: RunId, services: ServicesDep, response: Response) -
     "/{run_id}/retry",
     status_code=202,
     operation_id="retryRun",
-    responses=problems(Unauthorized, RunNotFound, RunNotFailed, AlreadyQueued),
+    responses=problems(Unauthorized, Forbidden, RunNotFound, RunNotFailed, AlreadyQueued),
 )
-async def retry_run(run_id: RunId, services: ServicesDep, response: Response) -> RunRead:
+async def retry_run(run_id: RunId, services: ServicesDep, principal: Writes, response: Response) -> RunRead:
     """Give a run that failed or was cancelled another attempt. Its finished steps are kept."""
-    run = await service.retry(services.engine, run_id)
+    run = await service.retry(services.engine, run_id, owner=principal.owner)
     when_to_look_again(run, response)
     return run
 
@@ -151,6 +167,7 @@ async def retry_run(run_id: RunId, services: ServicesDep, response: Response) ->
 async def events_after(
     run_id: RunId,
     services: ServicesDep,
+    principal: Reads,
     last_event_id: Annotated[str | None, Header(description="Resume after this event.")] = None,
 ) -> int:
     """Where to resume. Looked up before the stream begins: inside it, a 404 would come too late.
@@ -161,7 +178,7 @@ async def events_after(
         NothingMore: the run has ended, and the client has seen its last event.
     """
     after = _event_id(last_event_id)
-    if await service.has_ended_at(services.engine, run_id, after):
+    if await service.has_ended_at(services.engine, run_id, after, owner=principal.owner):
         raise NothingMore
     return after
 
@@ -171,7 +188,7 @@ async def events_after(
     operation_id="followRun",
     response_class=EventSourceResponse,
     responses={204: {"description": "The run has ended and `Last-Event-ID` is its last event."}}
-    | problems(Unauthorized, RunNotFound, InvalidEventId),
+    | problems(Unauthorized, Forbidden, RunNotFound, InvalidEventId),
 )
 async def follow_run(
     run_id: RunId, after: Annotated[int, Depends(events_after)], request: Request
@@ -194,13 +211,20 @@ async def follow_run(
                 yield ServerSentEvent(id=str(last), event="end", data=item)
 
 
-async def accept(services: Services, body: RunCreate, request: Request, response: Response) -> RunRead:
+async def accept(
+    services: Services, body: RunCreate, principal: Principal, request: Request, response: Response
+) -> RunRead:
     """Submit for any door: 202, where the run is, and when to look."""
     action = services.actions.named(body.action)
-    run = await service.submit(services.intake, action, body, trace_context=carried_trace(request.headers))
+    run = await service.submit(services.intake, action, body, origin(principal, request))
     response.headers["Location"] = run.links.self
     when_to_look_again(run, response)
     return run
+
+
+def origin(principal: Principal, request: Request) -> Origin:
+    """Where a submission comes from."""
+    return Origin(principal.owner, carried_trace(request.headers))
 
 
 def when_to_look_again(run: RunRead, response: Response) -> None:

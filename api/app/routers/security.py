@@ -5,42 +5,72 @@ from __future__ import annotations
 import functools
 import hmac
 from ipaddress import ip_address
+from typing import Annotated
 
-from fastapi.security import APIKeyHeader
+from fastapi import Depends
+from fastapi.openapi.models import APIKey, APIKeyIn
+from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
-from typing_extensions import override
 
+from app.access.principal import LOCAL, SECRET, Principal, Scope
 from app.config import Settings
-from app.errors import Unauthorized
+from app.errors import Forbidden, Unauthorized
 
 HEADER = "X-ROADMAP-AI-SECRET"
 
 
-class SharedSecret(APIKeyHeader):
-    """Lets a request through, or not. One callable for all of it: each dependency costs every request."""
+class Access(SecurityBase):
+    """What a route asks of its caller. One callable for all of it: each dependency costs every request.
 
-    @override
-    async def __call__(self, request: HTTPConnection) -> None:
-        """Look who calls.
+    ::
+
+        async def list_runs(principal: Reads): …
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.scheme_name = "Shared secret"
+        self.model = APIKey.model_validate(
+            {
+                "in": APIKeyIn.header,
+                "name": HEADER,
+                "description": "The value of ROADMAP_AI_SECRET. Not needed on loopback while none is configured.",
+            }
+        )
+
+    async def __call__(self, request: HTTPConnection) -> Principal:
+        """Who calls, if that is somebody who may.
 
         Raises:
-            Unauthorized: the secret is missing or wrong.
+            Unauthorized: the credential is missing or wrong.
+            Forbidden: it does not allow this.
         """
-        settings: Settings = request.app.state.services.settings
-        # Not what the header's own scheme would say, which is None for one that is empty.
-        sent = request.headers.get(HEADER)
-        if sent is not None:
-            if not _is_right(sent, settings.secret):
-                raise Unauthorized(detail="The secret in X-ROADMAP-AI-SECRET is not right.")
-        elif not settings.allow_anonymous and not _is_our_own(request, settings):
-            raise Unauthorized(detail="Send the shared secret in X-ROADMAP-AI-SECRET.")
+        principal = identify(request)
+        if not principal.may(self.scope):
+            raise Forbidden(detail=f"This needs the scope {self.scope}.")
+        return principal
 
 
-authenticate = SharedSecret(
-    name=HEADER,
-    scheme_name="Shared secret",
-    description="The value of ROADMAP_AI_SECRET. Not needed on loopback while none is configured.",
-)
+Reads = Annotated[Principal, Depends(Access(Scope.READ))]
+Writes = Annotated[Principal, Depends(Access(Scope.WRITE))]
+Administers = Annotated[Principal, Depends(Access(Scope.ADMIN))]
+
+
+def identify(request: HTTPConnection) -> Principal:
+    """Who calls.
+
+    Raises:
+        Unauthorized: the credential is missing or wrong.
+    """
+    settings: Settings = request.app.state.services.settings
+    sent = request.headers.get(HEADER)
+    if sent is not None:
+        if not _is_right(sent, settings.secret):
+            raise Unauthorized(detail="The secret in X-ROADMAP-AI-SECRET is not right.")
+        return SECRET
+    if not settings.allow_anonymous and not _is_our_own(request, settings):
+        raise Unauthorized(detail="Send the shared secret in X-ROADMAP-AI-SECRET.")
+    return LOCAL
 
 
 def _is_our_own(request: HTTPConnection, settings: Settings) -> bool:

@@ -54,6 +54,7 @@ class ActionRun(Base):
         CheckConstraint(f"(finished_at IS NOT NULL) = (state IN ({_FINAL}))", name="finished_at"),
         Index(None, "action", "job_id"),
         Index(None, "trouble", "job_id", postgresql_where=text("trouble IS NOT NULL")),
+        Index(None, "owner", "job_id", postgresql_where=text("owner IS NOT NULL")),
         Index(None, "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'")),
         # A run that succeeds is rewritten twice: room on the page lets it stay there, without touching an index.
         {"postgresql_with": {"fillfactor": 50}},
@@ -62,6 +63,8 @@ class ActionRun(Base):
     id: Mapped[str] = mapped_column(ID, primary_key=True, server_default=text("runledger_new_run_id_v1()"))
     #: Procrastinate's job. Kept when the job is pruned; also the order in which runs were accepted.
     job_id: Mapped[int] = mapped_column(BigInteger, unique=True)
+    #: Who sees it, beside those who see everything. NULL: nobody else.
+    owner: Mapped[str | None]
     action: Mapped[str]
     params: Mapped[dict[str, Any]]
     state: Mapped[str]

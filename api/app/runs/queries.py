@@ -30,15 +30,16 @@ WITH asked AS MATERIALIZED (
       FROM jsonb_to_recordset(%(runs)s::text::jsonb) AS run(
            action text, params jsonb, queue text, priority integer, lock text, queueing_lock text,
            schedule_at timestamptz, start_deadline timestamptz, tags text[], max_attempts integer, parent_id text,
-           replay_of text, trace_context jsonb)
+           replay_of text, trace_context jsonb, owner text)
 ), job AS (
     INSERT INTO procrastinate_jobs (id, task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at)
     SELECT job_id, action, params, queue, priority, lock, queueing_lock, schedule_at FROM asked
 ), run AS (
     INSERT INTO action_runs (job_id, action, params, state, queue, priority, lock, tags, schedule_at, start_deadline,
-                             max_attempts, parent_id, replay_of, trace_context)
+                             max_attempts, parent_id, replay_of, trace_context, owner)
     SELECT job_id, action, params, runledger_run_state_v1('todo', 0, schedule_at, false), queue, priority,
-           lock, coalesce(tags, '{}'), schedule_at, start_deadline, max_attempts, parent_id, replay_of, trace_context
+           lock, coalesce(tags, '{}'), schedule_at, start_deadline, max_attempts, parent_id, replay_of, trace_context,
+           owner
       FROM asked
     RETURNING *
 )
@@ -60,7 +61,7 @@ async def insert_runs(database: Database, runs: Sequence[NewRun]) -> list[Stored
 
     Args:
         runs: action, params, queue, priority and max_attempts; optional: lock, queueing_lock, schedule_at,
-            start_deadline, tags, parent_id, replay_of, trace_context.
+            start_deadline, tags, parent_id, replay_of, trace_context, owner.
 
     Returns:
         The runs, in the order given.
@@ -68,23 +69,29 @@ async def insert_runs(database: Database, runs: Sequence[NewRun]) -> list[Stored
     return await database.execute_query_all_async(_INSERT_RUNS, runs=json.dumps(runs, default=str))
 
 
-async def get_run(connection: AsyncConnection, run_id: str) -> RunRow | None:
-    """One run by its id."""
-    return (await connection.execute(select(*_RUN).where(ActionRun.id == run_id))).first()
+async def get_run(connection: AsyncConnection, run_id: str, *, owner: str | None = None) -> RunRow | None:
+    """One run by its id, if it is the owner's."""
+    statement = select(*_RUN).where(ActionRun.id == run_id)
+    if owner is not None:
+        statement = statement.where(ActionRun.owner == owner)
+    return (await connection.execute(statement)).first()
 
 
 async def list_runs(
     connection: AsyncConnection,
     *,
     limit: int,
+    owner: str | None = None,
     before: int | None = None,
     action: str | None = None,
     state: RunState | None = None,
     queue: str | None = None,
     tag: str | None = None,
 ) -> list[RunRow]:
-    """Runs, newest first, older than the one whose job is `before`."""
+    """Runs, newest first, older than the one whose job is `before`; the owner's only, if one is given."""
     statement = select(*_RUN).order_by(ActionRun.job_id.desc()).limit(limit)
+    if owner is not None:
+        statement = statement.where(ActionRun.owner == owner)
     if before is not None:
         statement = statement.where(ActionRun.job_id < before)
     if action is not None:

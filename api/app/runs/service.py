@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -28,9 +29,19 @@ PRUNE_BATCH = 500
 _ALREADY_QUEUED = "A run with this queueing lock is already waiting."
 
 
-async def submit(
-    intake: Intake, action: Action, request: RunCreate, *, trace_context: dict[str, str] | None = None
-) -> RunRead:
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request comes from: who will see its runs, and the trace that it is part of."""
+
+    owner: str | None = None
+    trace_context: dict[str, str] | None = None
+
+
+HERE = Origin()
+"""This program itself: its runs belong to nobody."""
+
+
+async def submit(intake: Intake, action: Action, request: RunCreate, origin: Origin = HERE) -> RunRead:
     """Accept a request: its run and its job exist, durably, when this returns.
 
     Both are inserted by one statement, with the task's own defaults, as `Task.defer_async` would insert the job.
@@ -41,13 +52,13 @@ async def submit(
         TooBusy: too much is being submitted at this moment.
     """
     try:
-        return read_run(await intake.store(_prepared(action, request, trace_context)))
+        return read_run(await intake.store(_prepared(action, request, origin)))
     except exceptions.UniqueViolation as error:
         raise AlreadyQueued(detail=_ALREADY_QUEUED) from error
 
 
 async def submit_all(
-    intake: Intake, actions: Actions, requests: list[Any], *, trace_context: dict[str, str] | None = None
+    intake: Intake, actions: Actions, requests: list[Any], origin: Origin = HERE
 ) -> list[str | Problem]:
     """Accept requests one by one, storing together those that can be.
 
@@ -60,17 +71,15 @@ async def submit_all(
     Raises:
         ConnectorException: the database did not answer; some runs may have been stored.
     """
-    prepared = [_prepared_or_problem(actions, n, request, trace_context) for n, request in enumerate(requests)]
+    prepared = [_prepared_or_problem(actions, n, request, origin) for n, request in enumerate(requests)]
     stored = iter(await intake.store_all([run for run in prepared if isinstance(run, dict)]))
     return [_outcome(next(stored)) if isinstance(run, dict) else run for run in prepared]
 
 
-def _prepared_or_problem(
-    actions: Actions, number: int, request: Any, trace_context: dict[str, str] | None
-) -> NewRun | Problem:
+def _prepared_or_problem(actions: Actions, number: int, request: Any, origin: Origin) -> NewRun | Problem:
     try:
         checked = RunCreate.model_validate(request)
-        return _prepared(actions.named(checked.action), checked, trace_context)
+        return _prepared(actions.named(checked.action), checked, origin)
     except ValidationError as error:
         return InvalidInput(errors=faults(error, f"/runs/{number}"))
     except InvalidInput as problem:
@@ -92,31 +101,34 @@ def _outcome(stored: StoredRun | BaseException) -> str | Problem:
             raise stored
 
 
-async def get(engine: AsyncEngine, run_id: str) -> RunRead:
+async def get(engine: AsyncEngine, run_id: str, *, owner: str | None = None) -> RunRead:
     """One run.
+
+    Args:
+        owner: here and below, whose run it must be; `None`: anybody's.
 
     Raises:
         RunNotFound: there is none with that id.
     """
-    return read_run(await _row(engine, run_id))
+    return read_run(await _row(engine, run_id, owner))
 
 
-async def get_traceback(engine: AsyncEngine, run_id: str) -> str | None:
+async def get_traceback(engine: AsyncEngine, run_id: str, *, owner: str | None = None) -> str | None:
     """Where the last attempt that failed failed.
 
     Raises:
         RunNotFound: there is none with that id.
     """
-    return (await _row(engine, run_id)).traceback
+    return (await _row(engine, run_id, owner)).traceback
 
 
-async def has_ended_at(engine: AsyncEngine, run_id: str, seq: int) -> bool:
+async def has_ended_at(engine: AsyncEngine, run_id: str, seq: int, *, owner: str | None = None) -> bool:
     """Whether a run has ended, and no event of it comes after `seq`.
 
     Raises:
         RunNotFound: there is none with that id.
     """
-    row = await _row(engine, run_id)
+    row = await _row(engine, run_id, owner)
     return RunState(row.state).is_final and row.last_seq <= seq
 
 
@@ -124,7 +136,7 @@ async def list_page(engine: AsyncEngine, *, limit: int, cursor: str | None, **fi
     """A page of runs, newest first.
 
     Args:
-        filters: action, state, queue, tag.
+        filters: owner, action, state, queue, tag.
 
     Raises:
         InvalidCursor: the cursor is not one of ours.
@@ -136,7 +148,7 @@ async def list_page(engine: AsyncEngine, *, limit: int, cursor: str | None, **fi
     return RunPage(items=[read_run(row) for row in page], next=_encode(page[-1].job_id) if len(rows) > limit else None)
 
 
-async def cancel(engine: AsyncEngine, manager: JobManager, run_id: str) -> RunRead:
+async def cancel(engine: AsyncEngine, manager: JobManager, run_id: str, *, owner: str | None = None) -> RunRead:
     """Cancel a run that waits, or ask the worker of one that runs to stop it.
 
     Returns:
@@ -146,7 +158,7 @@ async def cancel(engine: AsyncEngine, manager: JobManager, run_id: str) -> RunRe
         RunNotFound: there is none with that id.
         RunFinal: it has ended.
     """
-    row = await _row(engine, run_id)
+    row = await _row(engine, run_id, owner)
     async with engine.begin() as connection:
         asked = await manager.cancel_job_by_id_async(row.job_id, abort=True, connection=connection)
     run = await get(engine, run_id)
@@ -155,7 +167,7 @@ async def cancel(engine: AsyncEngine, manager: JobManager, run_id: str) -> RunRe
     return run
 
 
-async def retry(engine: AsyncEngine, run_id: str) -> RunRead:
+async def retry(engine: AsyncEngine, run_id: str, *, owner: str | None = None) -> RunRead:
     """Give a run that failed or was cancelled another attempt: the same run, its finished steps kept.
 
     Raises:
@@ -163,7 +175,7 @@ async def retry(engine: AsyncEngine, run_id: str) -> RunRead:
         RunNotFailed: it has not failed, or its job has been deleted.
         AlreadyQueued: a run with the same queueing lock is waiting.
     """
-    row = await _row(engine, run_id)
+    row = await _row(engine, run_id, owner)
     try:
         with translated_errors():
             async with autocommit(engine).connect() as connection:
@@ -192,17 +204,17 @@ async def prune(engine: AsyncEngine, *, older_than: timedelta) -> int:
     return deleted
 
 
-async def _row(engine: AsyncEngine, run_id: str) -> queries.RunRow:
+async def _row(engine: AsyncEngine, run_id: str, owner: str | None) -> queries.RunRow:
     row = None
     if RUN_ID.fullmatch(run_id):
         async with autocommit(engine).connect() as connection:
-            row = await queries.get_run(connection, run_id)
+            row = await queries.get_run(connection, run_id, owner=owner)
     if row is None:
         raise RunNotFound(detail="There is no run with that id.")
     return row
 
 
-def _prepared(action: Action, request: RunCreate, trace_context: dict[str, str] | None) -> NewRun:
+def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
     """The request, checked, with what the task says where it is silent."""
     task = action.task
     return {
@@ -216,7 +228,8 @@ def _prepared(action: Action, request: RunCreate, trace_context: dict[str, str] 
         "start_deadline": request.start_deadline and request.start_deadline.isoformat(),
         "tags": request.tags,
         "max_attempts": action.retry.max_attempts,
-        "trace_context": trace_context,
+        "trace_context": origin.trace_context,
+        "owner": origin.owner,
     }
 
 
