@@ -31,7 +31,7 @@ from app.routers.dependencies import Services, ServicesDep
 from app.routers.problems import NothingMore
 from app.routers.strict import StrictRoute
 from app.runs import service
-from app.runs.events import follow
+from app.runs.events import follow, patiently
 from app.runs.problems import document
 from app.runs.schemas import NO_NUL, BatchAccepted, BatchItem, EventRead, RunBatch, RunCreate, RunPage, RunRead
 from app.runs.state import RunState
@@ -158,7 +158,7 @@ async def events_after(
         NothingMore: the run has ended, and the client has seen its last event.
     """
     after = _event_id(last_event_id)
-    if await service.has_ended_at(services.engine, run_id, after):
+    if await patiently(lambda: service.has_ended_at(services.engine, run_id, after), services.stopping):
         raise NothingMore
     return after
 
