@@ -239,7 +239,7 @@ async def follow(api: httpx2.AsyncClient, run: dict[str, Any], after: int = 0) -
     """The events of a run, until its stream ends; the closing `end` is left out."""
     headers = {"Last-Event-ID": str(after)} if after else {}
     async with api.stream("GET", f"/runs/{run['id']}/events", headers=headers) as response:
-        assert response.status_code == 200
+        assert response.status_code == 200, await response.aread()
         event: dict[str, Any] = {}
         async for line in response.aiter_lines():
             name, _, value = line.partition(": ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -33,7 +34,7 @@ from app.routers.problems import NothingMore
 from app.routers.security import Principal, Reads, Writes
 from app.routers.strict import StrictRoute
 from app.runs import service
-from app.runs.events import follow
+from app.runs.events import follow, patiently
 from app.runs.problems import document
 from app.runs.schemas import NO_NUL, BatchAccepted, BatchItem, EventRead, RunBatch, RunCreate, RunPage, RunRead
 from app.runs.service import Origin
@@ -178,7 +179,8 @@ async def events_after(
         NothingMore: the run has ended, and the client has seen its last event.
     """
     after = _event_id(last_event_id)
-    if await service.has_ended_at(services.engine, run_id, after, owner=principal.owner):
+    look = functools.partial(service.has_ended_at, services.engine, run_id, after, owner=principal.owner)
+    if await patiently(look, services.stopping):
         raise NothingMore
     return after
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from typing import TypeVar
 
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,6 +21,8 @@ EVERYBODY = "*"
 LOOK_AGAIN_SECONDS = 15.0
 """A watcher looks this often even if the bell does not ring."""
 BATCH = 500
+
+T = TypeVar("T")
 
 
 class Bell:
@@ -73,13 +76,7 @@ async def follow(
     with bell.watch(run_id) as rung:
         while True:
             rung.clear()
-            try:
-                run, events = await _look(engine, run_id, after)
-            except NoFreeConnection:
-                # A watcher can wait longer than who asks once.
-                if stopping.is_set():
-                    return
-                continue
+            run, events = await patiently(lambda after=after: _look(engine, run_id, after), stopping)
             for event in events:
                 yield event
                 after = event.seq
@@ -92,6 +89,20 @@ async def follow(
             await _first_of(rung, stopping)
             if stopping.is_set():
                 return
+
+
+async def patiently(look: Callable[[], Awaitable[T]], stopping: asyncio.Event) -> T:
+    """What `look` finds, as soon as there is a connection: a crowd of watchers waits longer than who asks once.
+
+    Raises:
+        sqlalchemy.exc.TimeoutError: all connections are in use, and the process is told to stop.
+    """
+    while True:
+        try:
+            return await look()
+        except NoFreeConnection:
+            if stopping.is_set():
+                raise
 
 
 async def _look(engine: AsyncEngine, run_id: str, after: int) -> tuple[RunRead | None, list[EventRead]]:
