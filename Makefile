@@ -9,12 +9,12 @@ SECONDS ?= 300
 RUNS ?= 5000
 SEED ?=
 
-.PHONY: help demo up test chaos bench check format lint types imports requirements openapi clean
+.PHONY: help demo up test test-poll chaos bench check format lint types imports requirements openapi clean
 
 help: ## Show this list
 	@echo "Runledger: submit an action over HTTP, watch its run to the end. One PostgreSQL holds everything."
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/.local ## See three runs end: starts everything, shows them live, stops everything
 	@$(PY) examples/demo.py
@@ -25,10 +25,13 @@ up: .venv/.local ## Start the database, the API and a worker, and print the URL 
 test: .venv/.dev ## Run the tests, on a real PostgreSQL that comes along
 	@$(PY) -m pytest -n $(WORKERS) $(ARGS)
 
+test-poll: .venv/.dev ## Run the tests that a worker takes part in with NOTIFY off: everything happens by polling
+	@NOTIFY=off $(PY) -m pytest -n $(WORKERS) tests/engine tests/runs tests/routers tests/acceptance $(ARGS)
+
 chaos: .venv/.dev ## Faults at random over 5,000 runs (SECONDS=300, RUNS=5000, SEED=…)
 	@PYTHONPATH=.:api SECONDS=$(SECONDS) RUNS=$(RUNS) SEED=$(SEED) $(PY) -m tests.faults.chaos
 
-check: lint types imports test ## Everything that must be green: format, lint, types, architecture, tests
+check: lint types imports test test-poll ## Everything that must be green: format, lint, types, architecture, tests
 
 lint: .venv/.dev
 	@$(PY) -m ruff format --check --quiet . && $(PY) -m ruff check --quiet . && echo "lint: ok"

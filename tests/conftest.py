@@ -1,6 +1,7 @@
 """Every test has a database of its own: a clone of a template that Alembic made, on a real PostgreSQL.
 
-`TEST_DATABASE_URL=postgresql+asyncpg://user@host/postgres` runs the suite against another server.
+`TEST_DATABASE_URL=postgresql+asyncpg://user@host/postgres` runs the suite against another server; `NOTIFY=off` runs it
+on databases that announce nothing, without the tests that are about announcements.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import httpx2
 import pytest
 from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.silence import SILENCE
 from tests.support.workshop import Workshop, open_workshop
 
 from app.config import ROOT, Settings
@@ -54,6 +56,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(os.environ.pop(TESTRUN), ignore_errors=True)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if is_silent():
+        about_bells = [item for item in items if item.get_closest_marker("bell")]
+        config.hook.pytest_deselected(items=about_bells)
+        items[:] = [item for item in items if item not in about_bells]
+
+
+def is_silent() -> bool:
+    return os.environ.get("NOTIFY") == "off"
+
+
 @pytest.fixture(scope="session")
 def server(testrun: Path) -> Iterator[URL]:
     """A PostgreSQL server, shared by the workers of a test run."""
@@ -79,8 +92,14 @@ def template(server: URL, testrun: Path) -> URL:
         fcntl.flock(lock, fcntl.LOCK_EX)
         made = testrun / "template.made"
         if not made.exists():
-            _psql(server, f'DROP DATABASE IF EXISTS "{TEMPLATE}" WITH (FORCE)', f'CREATE DATABASE "{TEMPLATE}"')
+            _psql(
+                server.set(database="postgres"),
+                f'DROP DATABASE IF EXISTS "{TEMPLATE}" WITH (FORCE)',
+                f'CREATE DATABASE "{TEMPLATE}"',
+            )
             alembic("upgrade", "heads", url=server.set(database=TEMPLATE))
+            if is_silent():
+                _psql(server.set(database=TEMPLATE), *SILENCE)
             made.touch()
     return server.set(database=TEMPLATE)
 
@@ -175,6 +194,6 @@ def _arguments(url: URL) -> dict[str, object]:
     return {"host": host, "port": url.port, "user": url.username, "password": url.password, "database": url.database}
 
 
-def _psql(server: URL, *statements: str) -> None:
+def _psql(database: URL, *statements: str) -> None:
     for statement in statements:
-        asyncio.run(_execute(server.set(database="postgres"), statement))
+        asyncio.run(_execute(database, statement))

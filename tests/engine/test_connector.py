@@ -363,6 +363,7 @@ async def test_documented_behaviour(said: str, bench: Bench) -> None:
     await BEHAVIOURS[said](bench)
 
 
+@pytest.mark.bell("nobody looks but who hears")
 async def test_a_notification_wakes_a_waiting_worker(workshop: Workshop) -> None:
     performed = asyncio.Event()
 
@@ -397,6 +398,7 @@ async def test_a_job_deferred_while_the_listener_was_cut_off_is_found_when_it_li
         await asyncio.wait_for(performed.wait(), 10)
 
 
+@pytest.mark.bell("nobody looks but who hears")
 async def test_a_notification_that_is_garbage_ends_nothing(workshop: Workshop) -> None:
     performed = asyncio.Event()
 

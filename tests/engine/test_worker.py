@@ -263,6 +263,7 @@ async def test_a_side_task_that_breaks_is_started_again(workshop: Workshop, monk
         await workshop.reaches(run, "succeeded")
 
 
+@pytest.mark.bell("the announcement itself is what may be missed")
 async def test_a_run_announced_while_the_worker_looks_is_not_missed(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

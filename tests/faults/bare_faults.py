@@ -288,7 +288,7 @@ async def f28_disk_full(bare: Bare) -> None:
     for table in ("procrastinate_jobs", "procrastinate_events"):
         await bare.execute(f"ALTER TABLE {table} SET TABLESPACE small")
     await bare.worker()
-    await bare.defer("nap", 100, seconds=0.2)
+    await bare.defer("nap", 100, seconds=1)
     async with bare.cluster.superuser(bare.database) as connection:
         await connection.execute("CREATE TABLE filler (x text) TABLESPACE small")
         await connection.execute("ALTER TABLE filler ALTER x SET STORAGE EXTERNAL")
@@ -296,11 +296,12 @@ async def f28_disk_full(bare: Bare) -> None:
             with contextlib.suppress(asyncpg.DiskFullError):
                 while True:
                     await connection.execute("INSERT INTO filler VALUES (repeat('x', $1))", size)
+        bare.notes.append(f"left when the disk is full: {await bare.value(UNFINISHED)}")
         await asyncio.sleep(3)
         await connection.execute("DROP TABLE filler")
         await connection.execute("CHECKPOINT")
-    await asyncio.sleep(3)
-    bare.notes.append(f"left when there is space again: {await bare.value(UNFINISHED)}")
+    await asyncio.sleep(15)
+    bare.notes.append(f"left 15 s after there is space again: {await bare.value(UNFINISHED)}")
     for table in ("procrastinate_jobs", "procrastinate_events"):
         await bare.execute(f"ALTER TABLE {table} SET TABLESPACE pg_default")
     await bare.execute("DROP TABLESPACE small")

@@ -141,12 +141,13 @@ async def test_a_full_disk_is_survived(small_disk: str, cluster_trial: Trial, cl
     for table in ("procrastinate_jobs", "procrastinate_events", "action_runs", "run_events", "run_steps"):
         await cluster.execute(f"ALTER TABLE {table} SET TABLESPACE {small_disk}", database=database)
     worker = await cluster_trial.worker()
-    await cluster_trial.submit_many(100, "nap", seconds=0.2)
+    await cluster_trial.submit_many(100, "nap", seconds=1)
     async with cluster.superuser(database) as connection:
         await connection.execute(f"CREATE TABLE filler (x text) TABLESPACE {small_disk}")
         await connection.execute("ALTER TABLE filler ALTER x SET STORAGE EXTERNAL")
         for size in (1_000_000, 100_000, 7_000):
             await fill(connection, size)
+    assert await workshop.value("SELECT count(*) FROM action_runs WHERE finished_at IS NULL") > 0
     await asyncio.sleep(3)  # the length of the fault
     await cluster.execute("DROP TABLE filler", "CHECKPOINT", database=database)
     await cluster_trial.all_ended()

@@ -178,7 +178,8 @@ async def test_a_zombie_writes_nothing(workshop: Workshop, write: str) -> None:
         return "zombie"
 
     run = await workshop.submit("slow")
-    async with workshop.working():
+    # The watch does not end it first.
+    async with workshop.working(abort_job_polling_interval=600):
         await started.wait()
         await workshop.execute("UPDATE procrastinate_jobs SET status = 'todo', attempts = attempts + 1")
         await workshop.reaches(run, "succeeded")
