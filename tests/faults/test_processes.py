@@ -75,6 +75,16 @@ async def test_a_zombie_that_wakes_writes_nothing_and_takes_new_work(trial: Tria
     assert (ended.state, ended.attempt, ended.result) == ("succeeded", 2, 2)
 
 
+async def test_a_worker_that_was_stopped_for_longer_than_the_watchdog_allows_goes_on(trial: Trial) -> None:
+    worker = await trial.worker()
+    async with trial.paused(worker):
+        await asyncio.sleep(7)  # the length of the pause: the watchdog of the tests allows 6
+    fresh = await trial.submit("instant")
+    assert await trial.begun(fresh) == worker.pid
+    await trial.state(fresh, "succeeded")
+    assert worker.poll() is None
+
+
 async def test_a_blocked_event_loop_ends_the_process_and_its_run_fails_at_the_cap(trial: Trial) -> None:
     async with trial.supervised(1, CRASH_CAP="2") as codes:
         run = await trial.submit("block", seconds=30)
