@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from server import Server
+from submissions import batch, submit
 
 Round = dict[str, float]
 """The figures of one round, by name."""
@@ -134,6 +135,8 @@ def _cpu(pid: int) -> float:
 
 
 MEASUREMENTS: dict[str, Callable[[Server, int], Round]] = {
+    "submit": submit,
+    "batch": batch,
     "drain": drain,
     "backlog": backlog,
     "latency": latency,
