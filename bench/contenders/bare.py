@@ -1,4 +1,7 @@
-"""Procrastinate with its own worker, connector and schema. usage: bare.py URL drain JOBS CONCURRENCY | batch JOBS SIZE | latency COUNT"""
+"""Procrastinate with its own worker, connector and schema.
+
+usage: bare.py URL drain JOBS CONCURRENCY | batch JOBS SIZE | latency COUNT
+"""
 
 from __future__ import annotations
 

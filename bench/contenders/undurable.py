@@ -1,4 +1,7 @@
-"""Our own API, which keeps nothing: what POST /runs costs before and after the database. usage: undurable.py URL PORT"""
+"""Our own API, which keeps nothing: what POST /runs costs before and after the database.
+
+usage: undurable.py URL PORT
+"""
 
 from __future__ import annotations
 
