@@ -55,6 +55,7 @@ class ActionRun(Base):
         Index(None, "action", "job_id"),
         Index(None, "trouble", "job_id", postgresql_where=text("trouble IS NOT NULL")),
         Index(None, "owner", "job_id", postgresql_where=text("owner IS NOT NULL")),
+        Index(None, "start_deadline", postgresql_where=text("start_deadline IS NOT NULL")),
         Index(None, "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'")),
         # A run that succeeds is rewritten twice: room on the page lets it stay there, without touching an index.
         {"postgresql_with": {"fillfactor": 50}},

@@ -42,8 +42,12 @@ WITH asked AS MATERIALIZED (
            owner
       FROM asked
     RETURNING *
+), told AS (
+    INSERT INTO run_events (run_id, seq, type, data)
+    SELECT id, last_seq, 'state', jsonb_build_object('state', state) FROM run
 )
-SELECT run.*, now() AS read_at FROM run ORDER BY job_id
+-- The trigger on the jobs is told that the ledger is kept.
+SELECT run.*, now() AS read_at, set_config('runledger.keeps_ledger', 'on', true) FROM run ORDER BY job_id
 """
 
 
