@@ -101,8 +101,7 @@ class Worker(upstream.Worker):
             self._new_job_event.clear()
             free = self._free_slots()
             found = await self._claim(free) if free else []
-            for job in found:
-                self._start(job)
+            await self._start_all(found)
             self._more_wait = len(found) == free
             if found:
                 # Let them begin, and those that need not wait for anything end.
@@ -163,6 +162,21 @@ class Worker(upstream.Worker):
                     back = back._replace(keeps_queueing_lock=False)
                     await queries.end_jobs(self._links.claims, worker_id=worker_id, ended=[back])
 
+    async def _start_all(self, jobs: list[ClaimedJob]) -> None:
+        """Start what was claimed; of jobs on their last life one, when the others are safely back in the queue."""
+        last_lives = [job for job in jobs if self._is_on_its_last_life(job)]
+        apart = last_lives[1:]
+        for job in apart:
+            self._put_apart(job)
+        if apart:
+            # Not longer than a call of the database: one that does not answer may not keep the rest from starting.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._connector.timeout):
+                    await self._finisher.all_written()
+        for job in jobs:
+            if job not in apart:
+                self._start(job)
+
     def _start(self, job: ClaimedJob) -> None:
         if self._stop_event.is_set():
             self._finish_at_once(job, Released())
@@ -171,8 +185,7 @@ class Worker(upstream.Worker):
         elif self._is_on_its_last_life(job) and any(
             self._is_on_its_last_life(performance.job) for performance in self._performances.values()
         ):
-            # One of them kills workers, and the others were only near it. Apart, they cannot take each other along.
-            self._finish_at_once(job, Released(QUARANTINE_SECONDS, "another run that lost its workers is performed"))
+            self._put_apart(job)
         else:
             self._performances[job.id] = Performance(
                 self,
@@ -181,6 +194,10 @@ class Worker(upstream.Worker):
                 on_end=self._ended,
                 on_stuck=self._stuck,
             )
+
+    def _put_apart(self, job: ClaimedJob) -> None:
+        # One of them kills workers, and the others were only near it. Apart, they cannot take each other along.
+        self._finish_at_once(job, Released(QUARANTINE_SECONDS, "another run that lost its workers is performed"))
 
     def _is_on_its_last_life(self, job: ClaimedJob) -> bool:
         return job.crashes >= max(self._crash_cap - 1, 1)
