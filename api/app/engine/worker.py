@@ -17,7 +17,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from procrastinate import exceptions, utils
+from procrastinate import exceptions, jobs, utils
 from procrastinate import worker as upstream
 from procrastinate.job_context import JobContext
 from typing_extensions import override
@@ -42,6 +42,8 @@ ABANDON_SECONDS = 5.0
 LAST_WRITES_SECONDS = 5.0
 """How long a shutdown waits for a database that does not take the last endings, or the farewell."""
 DUE_BATCH = 1000
+QUIET_POLLS = 5
+"""For so many polls nobody looks for jobs that have become due, if none was known to, and no bell has rung."""
 QUARANTINE_SECONDS = 1.0
 
 
@@ -88,6 +90,8 @@ class Worker(upstream.Worker):
         self._performances: dict[int, Performance] = {}
         # Whether more jobs may wait than there were free slots.
         self._more_wait = False
+        # Whether a job may have been put in, or been given another time.
+        self._rung = asyncio.Event()
         # Whether the database may hold jobs for us that we do not perform.
         self._in_doubt = False
 
@@ -250,12 +254,22 @@ class Worker(upstream.Worker):
     async def _release_due(self) -> NoReturn:
         """Let scheduled jobs wait in line from the moment when their time has come."""
         while True:
+            self._rung.clear()
             released, seconds = await queries.release_due_jobs(self._links.care, limit=DUE_BATCH)
             if released:
                 self._new_job_event.set()
             if released < DUE_BATCH:
-                poll = self.fetch_job_polling_interval
-                await asyncio.sleep(poll if seconds is None else min(seconds, poll))
+                await self._until_due(seconds)
+
+    async def _until_due(self, seconds: float | None) -> None:
+        """Wait until the next job is due, or one may have come that is due earlier; but look at most once a poll."""
+        poll = self.fetch_job_polling_interval
+        longest = QUIET_POLLS * poll if self.listen_notify else poll
+        until = longest if seconds is None else min(seconds, longest)
+        await asyncio.sleep(min(until, poll))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(until - poll):
+                await self._rung.wait()
 
     async def _watch(self) -> NoReturn:
         """Stop the jobs that somebody asked to stop, and those that are no longer ours."""
@@ -283,6 +297,11 @@ class Worker(upstream.Worker):
                 self._new_job_event.set()
             self._in_doubt = True
             await asyncio.sleep(self._sweep_interval)
+
+    @override
+    async def _handle_notification(self, *, channel: str, notification: jobs.Notification) -> None:
+        self._rung.set()
+        await super()._handle_notification(channel=channel, notification=notification)
 
     async def _listen(self) -> None:
         await self._manager.listen_for_jobs(on_notification=self._handle_notification, queues=self.queues)
