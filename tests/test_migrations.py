@@ -24,10 +24,10 @@ from app.engine import schema
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.schema import installed_scripts, missing_revisions, named_scripts, refuse_unnamed_scripts
 from app.errors import ConfigurationError
-from app.runs.models import Base
 from app.runs.state import RunState
+from app.webhooks.models import Base
 
-HEAD = "app_0005"
+HEAD = "app_0008"
 REVISIONS = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
 
 # Everything that a schema consists of; enum labels without their order, which upstream's own two ways differ in.

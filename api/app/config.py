@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     retention_days: int = Field(default=30, ge=1)
     """Ended runs older than this are deleted by `prune_ledger`."""
 
+    webhook_timeout_seconds: float = Field(default=20, gt=0, le=60)
+    """How long a receiver of webhooks may take to answer."""
+
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

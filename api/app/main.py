@@ -19,7 +19,7 @@ from app.config import Settings, get_settings
 from app.engine.app import App
 from app.observability.logging import configure_logging
 from app.outbound.postgres.database import make_engine
-from app.routers import actions, health, runs
+from app.routers import actions, health, runs, webhooks
 from app.routers.dependencies import Services
 from app.routers.problems import install_problem_handlers
 from app.runs.actions import Actions
@@ -72,6 +72,7 @@ def create_app(
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        webhooks=webhooks.events,
     )
     # Routes are tried in this order: first what is asked for most.
     app.include_router(runs.router)
@@ -79,6 +80,7 @@ def create_app(
     install_problem_handlers(app)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     app.include_router(actions.router)
+    app.include_router(webhooks.router)
     return app
 
 

@@ -26,6 +26,8 @@ from app.runs import service
 from app.runs.actions import Actions
 from app.runs.context import Run
 from app.runs.problems import describe
+from app.webhooks import deliveries
+from app.webhooks.deliveries import Delivered
 
 settings = get_settings()
 
@@ -71,9 +73,10 @@ class Slept(BaseModel):
 
 
 class Pruned(BaseModel):
-    """How many runs were deleted."""
+    """How many runs, and deliveries of webhooks, were deleted."""
 
     runs: int
+    deliveries: int
 
 
 @action()
@@ -120,5 +123,14 @@ async def prune_ledger(
     days: Annotated[int, Field(ge=1)] = settings.retention_days,
     timestamp: int = 0,  # noqa: ARG001 - cron says which tick this is
 ) -> Pruned:
-    """Every night: delete runs that ended long ago."""
-    return Pruned(runs=await service.prune(procrastinate_app.connector.engine, older_than=timedelta(days=days)))
+    """Every night: delete runs that ended long ago, and deliveries of long ago."""
+    engine, old = procrastinate_app.connector.engine, timedelta(days=days)
+    return Pruned(
+        runs=await service.prune(engine, older_than=old), deliveries=await deliveries.prune(engine, older_than=old)
+    )
+
+
+@action(deliveries.ACTION, queue=deliveries.QUEUE, retry=deliveries.RETRY)
+async def deliver_webhook(run: Run, delivery_id: str) -> Delivered:
+    """Tell a webhook endpoint that a run has ended. Submitted by the end of that run, and by nobody else."""
+    return await deliveries.deliver(procrastinate_app.connector.engine, run, delivery_id)

@@ -38,6 +38,7 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSONB(none_as_null=True),
         Any: JSONB(none_as_null=True),
         list[str]: ARRAY(Text()),
+        list[dict[str, Any]]: JSONB(none_as_null=True),
     }
 
 
@@ -101,6 +102,8 @@ class ActionRun(Base):
     worker_id: Mapped[int | None] = mapped_column(BigInteger)
     parent_id: Mapped[str | None] = mapped_column(ID)
     replay_of: Mapped[str | None] = mapped_column(ID)
+    #: The endpoint that is told of its end, whatever it wants to be told else.
+    webhook: Mapped[str | None] = mapped_column(ID)
     #: W3C trace context of the request that asked for it.
     trace_context: Mapped[dict[str, Any] | None]
     #: The `seq` of the newest event.

@@ -15,7 +15,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.engine.connector import translated_errors
 from app.engine.manager import JobManager
-from app.errors import AlreadyQueued, InvalidCursor, InvalidInput, Refused, RunFinal, RunNotFailed, RunNotFound, TooBusy
+from app.errors import (
+    AlreadyQueued,
+    Fault,
+    InvalidCursor,
+    InvalidInput,
+    Refused,
+    RunFinal,
+    RunNotFailed,
+    RunNotFound,
+    TooBusy,
+)
 from app.outbound.postgres.database import autocommit
 from app.runs import queries
 from app.runs.actions import Action, Actions
@@ -26,15 +36,22 @@ from app.runs.schemas import RUN_ID, RunCreate, RunPage, RunRead, read_run
 from app.runs.state import RunState
 
 PRUNE_BATCH = 500
+_UNKNOWN_WEBHOOK = Fault(
+    pointer="/webhook", detail="There is no such endpoint. POST /webhooks makes one.", type="unknown_webhook"
+)
 _ALREADY_QUEUED = "A run with this queueing lock is already waiting."
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request comes from: who will see its runs, and the trace that it is part of."""
+    """Where a request comes from: who will see its runs, and the trace that it is part of.
+
+    `webhooks` are the endpoints that its runs may name.
+    """
 
     owner: str | None = None
     trace_context: dict[str, str] | None = None
+    webhooks: frozenset[str] = frozenset()
 
 
 HERE = Origin()
@@ -216,6 +233,8 @@ async def _row(engine: AsyncEngine, run_id: str, owner: str | None) -> queries.R
 
 def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
     """The request, checked, with what the task says where it is silent."""
+    if request.webhook is not None and request.webhook not in origin.webhooks:
+        raise InvalidInput(errors=[_UNKNOWN_WEBHOOK])
     task = action.task
     return {
         "action": action.name,
@@ -230,6 +249,7 @@ def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
         "max_attempts": action.retry.max_attempts,
         "trace_context": origin.trace_context,
         "owner": origin.owner,
+        "webhook": request.webhook,
     }
 
 
