@@ -32,6 +32,7 @@ async def make(api: httpx2.AsyncClient, owner: str | None = None, **more: object
     headers = {} if owner is None else {"X-Owner": owner}
     answer = await api.post("/webhooks", json={"url": URL, **more}, headers=headers)
     assert answer.status_code == 201, answer.text
+    assert answer.headers["Location"] == f"/webhooks/{answer.json()['id']}"
     return answer.json()
 
 
@@ -106,7 +107,6 @@ async def test_a_run_may_name_an_endpoint_of_its_owner_and_no_other(
         "http://user:pw@example.com/",
         "http://169.254.169.254/latest/meta-data/",
         "http://0.0.0.0/",
-        "http://[64:ff9b::7f00:1]/",
         "http://2130706433/",
         "http://exa\r\nmple.com/",
         "http://a\x00b/",
@@ -121,7 +121,9 @@ async def test_a_url_that_may_not_be_sent_to_is_refused_where_it_is_given(api: h
     assert "pw" not in refused.text
 
 
-@pytest.mark.parametrize("url", ["http://example.com/", "https://127.0.0.1/", "https://10.0.0.1/", "https://[::1]/"])
+@pytest.mark.parametrize(
+    "url", ["http://example.com/", "https://127.0.0.1/", "https://10.0.0.1/", "https://[64:ff9b::7f00:1]/"]
+)
 async def test_in_production_only_https_to_public_addresses_is_allowed(workshop: Workshop, url: str) -> None:
     settings = workshop.settings.model_copy(update={"environment": "production"})
     app = create_app(settings, workshop.queue, workshop.action)

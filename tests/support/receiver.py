@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,8 +41,6 @@ class Receiver:
     got: list[Received] = field(default_factory=list)
     open: int = 0
     most_open: int = 0
-    released: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set it to let those go that hang."""
 
     async def gets(self, count: int) -> list[Received]:
         """Wait until it has got so many requests."""
@@ -54,35 +52,45 @@ class Receiver:
         return self.got
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError), contextlib.closing(writer):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             lines = head.strip().split("\r\n")[1:]
             headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
             body = await reader.readexactly(int(headers["content-length"]))
-            self.open += 1
-            self.most_open = max(self.most_open, self.open)
-            status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
-            self.got.append(Received(headers, body))
-            try:
+            with self._counted():
+                status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+                self.got.append(Received(headers, body))
                 if status == HANG:
-                    await self.released.wait()
+                    # Until whoever asked has gone away.
+                    await reader.read()
                     return
                 extra = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
                 writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n{extra}\r\n".encode())
                 await writer.drain()
-            finally:
-                self.open -= 1
-        writer.close()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            yield
+        finally:
+            self.open -= 1
 
 
 @contextlib.asynccontextmanager
 async def receiver(*statuses: int, **headers: str) -> AsyncIterator[Receiver]:
     """A receiver that listens until the end of the block; `Retry_After="9"` is a header of its answers."""
     made = Receiver(list(statuses) or [200], {name.replace("_", "-"): value for name, value in headers.items()})
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    serving: set[asyncio.Task[None]] = set()
+
+    def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.create_task(made.serve(reader, writer)))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hooks"
     try:
         yield made
     finally:
-        made.released.set()
         server.close()
+        await asyncio.gather(*serving)
