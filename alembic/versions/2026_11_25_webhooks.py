@@ -29,6 +29,8 @@ $$;
 # app/webhooks.
 OUTBOX = """
 CREATE FUNCTION runledger_webhook_outbox_v1() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    kept text := current_setting('runledger.keeps_ledger', true);
 BEGIN
     -- All that it costs while nobody has asked to be told.
     IF NOT EXISTS (SELECT FROM webhook_endpoints) THEN
@@ -41,6 +43,8 @@ BEGIN
         RETURN NULL;
     END IF;
 
+    -- Whoever ends the run may keep the ledger itself; the runs of these jobs are made by the trigger on the jobs.
+    PERFORM set_config('runledger.keeps_ledger', 'off', true);
     WITH ended AS (
         SELECT run_id, seq, at, data ->> 'state' AS state, data -> 'error' AS error
           FROM inserted
@@ -84,6 +88,7 @@ BEGIN
     SELECT job_id, 'deliver_webhook', jsonb_build_object('delivery_id', delivery_id), 'webhooks',
            'webhook:' || endpoint_id || ':' || job_id % 2
       FROM wanted;
+    PERFORM set_config('runledger.keeps_ledger', coalesce(kept, ''), true);
     RETURN NULL;
 END $$;
 
