@@ -28,6 +28,7 @@ from app.runs.context import Run
 from app.runs.problems import describe
 from app.webhooks import deliveries
 from app.webhooks.deliveries import Delivered
+from app.webhooks.sealing import Seal
 
 settings = get_settings()
 
@@ -55,6 +56,7 @@ procrastinate_app = App(
 )
 
 action = Actions(procrastinate_app)
+seal = Seal(settings.webhook_keys)
 
 PARTS = 10
 
@@ -133,4 +135,4 @@ async def prune_ledger(
 @action(deliveries.ACTION, queue=deliveries.QUEUE, retry=deliveries.RETRY)
 async def deliver_webhook(run: Run, delivery_id: str) -> Delivered:
     """Tell a webhook endpoint that a run has ended. Submitted by the end of that run, and by nobody else."""
-    return await deliveries.deliver(procrastinate_app.connector.engine, run, delivery_id)
+    return await deliveries.deliver(procrastinate_app.connector.engine, seal, run, delivery_id)

@@ -12,6 +12,7 @@ from app.runs.context import Run
 from app.webhooks import deliveries, service
 from app.webhooks.deliveries import Delivered
 from app.webhooks.schemas import DeliveryRead, EventType, WebhookCreate, WebhookWithSecret
+from app.webhooks.sealing import Seal
 
 
 @pytest.fixture
@@ -25,12 +26,15 @@ def settings(settings: Settings, patience: float) -> Settings:
     return settings.model_copy(update={"webhook_timeout_seconds": patience})
 
 
+OPEN = Seal([])
+
+
 class Post(Workshop):
     """A workshop whose runs are told about."""
 
     async def endpoint(self, url: str, *types: str, owner: str | None = None) -> WebhookWithSecret:
         request = WebhookCreate(url=url, event_types=[EventType(each) for each in types or tuple(EventType)])
-        return await service.create(self.engine, webhook_policy(production=False), request, owner=owner)
+        return await service.create(self.engine, OPEN, webhook_policy(production=False), request, owner=owner)
 
     async def log(self, endpoint: WebhookWithSecret) -> list[DeliveryRead]:
         """What the endpoint was told, newest first."""
@@ -42,7 +46,7 @@ class Post(Workshop):
 def post(workshop: Workshop) -> Post:
     @workshop.action(deliveries.ACTION, queue=deliveries.QUEUE, retry=deliveries.RETRY)
     async def deliver_webhook(run: Run, delivery_id: str) -> Delivered:
-        return await deliveries.deliver(workshop.engine, run, delivery_id)
+        return await deliveries.deliver(workshop.engine, OPEN, run, delivery_id)
 
     @workshop.action()
     async def echo(message: str = "") -> str:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from tests.support.receiver import receiver
-from tests.webhooks.conftest import Post
+from tests.webhooks.conftest import OPEN, Post
 
 from app.errors import DeliveryPending, Rejected, Unavailable, WebhookDisabled
 from app.runs import service as runs
@@ -146,7 +146,7 @@ async def test_one_event_that_a_receiver_refuses_does_not_disable_it(post: Post)
 async def test_while_a_secret_is_rotated_both_sign_and_a_day_later_the_new_one(post: Post) -> None:
     async with receiver(200) as there:
         endpoint = await post.endpoint(there.url)
-        rotated = await service.rotate_secret(post.engine, endpoint.id, owner=None)
+        rotated = await service.rotate_secret(post.engine, OPEN, endpoint.id, owner=None)
         assert rotated.secret != endpoint.secret
         await post.submit("echo")
         await post.drain()

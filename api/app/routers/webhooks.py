@@ -27,6 +27,7 @@ from app.routers.strict import StrictRoute
 from app.runs.schemas import NO_NUL
 from app.webhooks import deliveries, service
 from app.webhooks.schemas import DeliveryPage, RunEnded, WebhookCreate, WebhookList, WebhookRead, WebhookWithSecret
+from app.webhooks.sealing import Seal
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=StrictRoute)
 events = APIRouter()
@@ -46,8 +47,9 @@ async def create_webhook(
     body: WebhookCreate, services: ServicesDep, principal: Writes, response: Response
 ) -> WebhookWithSecret:
     """Have a URL told when your runs end. The answer has its secret, which is never shown again."""
-    policy = webhook_policy(production=services.settings.environment == "production")
-    made = await service.create(services.engine, policy, body, owner=principal.owner)
+    settings = services.settings
+    policy = webhook_policy(production=settings.environment == "production")
+    made = await service.create(services.engine, Seal(settings.webhook_keys), policy, body, owner=principal.owner)
     response.headers["Location"] = f"/webhooks/{made.id}"
     return made
 
@@ -86,7 +88,8 @@ async def delete_webhook(webhook_id: WebhookId, services: ServicesDep, principal
 )
 async def rotate_secret(webhook_id: WebhookId, services: ServicesDep, principal: Writes) -> WebhookWithSecret:
     """Give an endpoint another secret. For 24 hours events carry the signatures of both."""
-    return await service.rotate_secret(services.engine, webhook_id, owner=principal.owner)
+    seal = Seal(services.settings.webhook_keys)
+    return await service.rotate_secret(services.engine, seal, webhook_id, owner=principal.owner)
 
 
 @router.post(

@@ -26,6 +26,7 @@ from app.outbound.webhooks.client import Answer, WebhookClient
 from app.runs.context import Run
 from app.webhooks import queries
 from app.webhooks.schemas import DeliveryPage, read_delivery
+from app.webhooks.sealing import Seal
 from app.webhooks.service import NOT_FOUND
 
 ACTION = "deliver_webhook"
@@ -53,7 +54,7 @@ class Attempt:
     """`None`: it was delivered."""
 
 
-async def deliver(engine: AsyncEngine, run: Run, delivery_id: str) -> Delivered:
+async def deliver(engine: AsyncEngine, seal: Seal, run: Run, delivery_id: str) -> Delivered:
     """Attempt a delivery, and write down what came of it. The receiver may get an event again, under the same id.
 
     Raises:
@@ -66,7 +67,7 @@ async def deliver(engine: AsyncEngine, run: Run, delivery_id: str) -> Delivered:
         raise Rejected("There is nothing that this run delivers: deliveries are made when runs end.")
     if outgoing.is_disabled:
         raise Rejected("The endpoint is disabled. Enable it, then ask for this delivery again.")
-    attempt = await _attempt(run.clients.webhooks, outgoing)
+    attempt = await _attempt(run.clients.webhooks, seal, outgoing)
     await _record(engine, outgoing, attempt, is_last=run.attempt >= RETRY.max_attempts)
     if attempt.error is not None:
         raise attempt.error
@@ -131,9 +132,9 @@ async def prune(engine: AsyncEngine, *, older_than: timedelta) -> int:
             return deleted
 
 
-async def _attempt(client: WebhookClient, outgoing: queries.DeliveryRow) -> Attempt:
-    secrets = [secret for secret in (outgoing.secret, outgoing.old_secret) if secret is not None]
+async def _attempt(client: WebhookClient, seal: Seal, outgoing: queries.DeliveryRow) -> Attempt:
     try:
+        secrets = [seal.open(stored) for stored in (outgoing.secret, outgoing.old_secret) if stored is not None]
         answer = await client.post(outgoing.url, outgoing.body, event_id=outgoing.event_id, secrets=secrets)
     except ActionError as error:
         return Attempt(None, error)

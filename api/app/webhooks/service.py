@@ -19,6 +19,7 @@ from app.outbound.postgres.database import autocommit
 from app.outbound.webhooks.client import checked_url
 from app.webhooks import queries
 from app.webhooks.schemas import WebhookCreate, WebhookRead, WebhookWithSecret, read_endpoint
+from app.webhooks.sealing import PREFIX, Seal
 
 ENDPOINT_ID = re.compile(r"whe_[0-9a-f]{16}")
 MOST_ENDPOINTS = 20
@@ -30,7 +31,7 @@ NOT_FOUND = "There is no webhook endpoint with that id."
 
 
 async def create(
-    engine: AsyncEngine, policy: Policy, request: WebhookCreate, *, owner: str | None
+    engine: AsyncEngine, seal: Seal, policy: Policy, request: WebhookCreate, *, owner: str | None
 ) -> WebhookWithSecret:
     """Make an endpoint, with a secret of its own.
 
@@ -42,6 +43,7 @@ async def create(
         checked_url(request.url, policy)
     except Rejected as error:
         raise InvalidInput(errors=[Fault(pointer="/url", detail=str(error), type="url_not_allowed")]) from error
+    secret = _new_secret()
     async with engine.begin() as connection:
         if await queries.count_endpoints(connection, owner=owner) >= MOST_ENDPOINTS:
             raise TooManyWebhooks(detail=f"You have {MOST_ENDPOINTS} webhook endpoints. Delete one first.")
@@ -52,9 +54,9 @@ async def create(
             url=request.url,
             event_types=sorted(set(request.event_types)),
             description=request.description,
-            secret=_new_secret(),
+            secret=seal.close(secret),
         )
-    return _with_secret(row)
+    return _with_secret(row, secret)
 
 
 async def list_all(engine: AsyncEngine, *, owner: str | None) -> list[WebhookRead]:
@@ -86,15 +88,18 @@ async def delete(engine: AsyncEngine, endpoint_id: str, *, owner: str | None) ->
         await queries.delete_deliveries_of(connection, endpoint_id)
 
 
-async def rotate_secret(engine: AsyncEngine, endpoint_id: str, *, owner: str | None) -> WebhookWithSecret:
+async def rotate_secret(engine: AsyncEngine, seal: Seal, endpoint_id: str, *, owner: str | None) -> WebhookWithSecret:
     """Give an endpoint another secret. For a day, events are signed with both.
 
     Raises:
         WebhookNotFound: there is none with that id.
     """
+    secret = _new_secret()
     async with engine.begin() as connection:
-        row = await queries.rotate_secret(connection, endpoint_id, owner=owner, secret=_new_secret(), overlap=ROTATION)
-        return _with_secret(_found(row))
+        row = await queries.rotate_secret(
+            connection, endpoint_id, owner=owner, secret=seal.close(secret), overlap=ROTATION
+        )
+        return _with_secret(_found(row), secret)
 
 
 async def enable(engine: AsyncEngine, endpoint_id: str, *, owner: str | None) -> WebhookRead:
@@ -117,7 +122,7 @@ async def nameable(engine: AsyncEngine, ids: Collection[str], *, owner: str | No
 
 
 def _new_secret() -> str:
-    return "whsec_" + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+    return PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
 
 
 def _found(row: queries.EndpointRow | None) -> queries.EndpointRow:
@@ -126,5 +131,5 @@ def _found(row: queries.EndpointRow | None) -> queries.EndpointRow:
     return row
 
 
-def _with_secret(row: queries.EndpointRow) -> WebhookWithSecret:
-    return WebhookWithSecret(**read_endpoint(row).model_dump(), secret=row.secret)
+def _with_secret(row: queries.EndpointRow, secret: str) -> WebhookWithSecret:
+    return WebhookWithSecret(**read_endpoint(row).model_dump(), secret=secret)
