@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.support.processes import api_process, worker_process
+from tests.support.processes import api_process, environment, running, worker_process
 
 from app.config import ROOT, Settings
-from runledger_client import Client, Refused, RunFailed
+from runledger_client import Client, Event, Refused, RunFailed
 
 
 @pytest.fixture
@@ -60,6 +62,25 @@ async def test_what_the_api_refuses_is_raised_with_its_problem(client: Client) -
     with pytest.raises(Refused) as missing:
         await client.wait("run_20200101T000000Z_00000000")
     assert missing.value.problem.slug == "run-not-found"
+
+
+async def test_a_stream_goes_on_where_it_was_when_the_api_restarts(settings: Settings, log: Path) -> None:
+    seen: list[Event] = []
+    with contextlib.ExitStack() as later:
+        later.enter_context(worker_process(settings, log))
+        async with api_process(settings, log) as (url, api), Client(url) as client:
+            run = await client.submit("sleep", {"seconds": 4})
+            async for event in client.stream(run.id):
+                seen.append(event)
+                if event.type == "progress" and api.poll() is None:
+                    api.kill()
+                    api.wait()
+                    port = url.rpartition(":")[2]
+                    arguments = ("-m", "uvicorn", "app.main:app", "--port", port)
+                    later.enter_context(running(*arguments, env=environment(settings, PORT=port), log=log))
+    assert api.returncode == -signal.SIGKILL
+    assert (seen[-1].type, seen[-1].data["state"]) == ("end", "succeeded")
+    assert [int(event.id) for event in seen[:-1]] == list(range(1, len(seen)))
 
 
 async def test_the_example_works_as_it_is(client: Client, settings: Settings, log: Path) -> None:
