@@ -19,7 +19,7 @@ from app.config import Settings, get_settings
 from app.engine.app import App
 from app.observability.logging import configure_logging
 from app.outbound.postgres.database import make_engine
-from app.routers import actions, health, runs
+from app.routers import actions, health, queues, runs, why, workers
 from app.routers.dependencies import Services
 from app.routers.problems import install_problem_handlers
 from app.runs.actions import Actions
@@ -76,6 +76,8 @@ def create_app(
     # Routes are tried in this order: first what is asked for most.
     app.include_router(runs.router)
     app.include_router(health.router)
+    for control in (why, queues, workers):
+        app.include_router(control.router)
     install_problem_handlers(app)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     app.include_router(actions.router)

@@ -235,9 +235,7 @@ async def test_a_worker_that_dies_frees_its_places(workshop: Workshop, link: Lin
     assert len(await claim(link, worker_id)) == 2
     await workshop.execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
     [lost, *_] = await queries.list_abandoned_jobs(link, lease=2, limit=10)
-    await queries.rescue_job(
-        link, job_id=lost, lease=2, crash_cap=3, error="{}", keeps_queueing_lock=True
-    )
+    await queries.rescue_job(link, job_id=lost, lease=2, crash_cap=3, error="{}", keeps_queueing_lock=True)
     other = await workshop.queue.job_manager.register_worker()
     assert len(await claim(link, other)) == 1
 
@@ -250,7 +248,9 @@ async def test_a_bucket_refills_by_the_clock_of_the_database(workshop: Workshop,
     assert await ours.claim(worker_id, 100) == []
     assert ours.seconds == pytest.approx(900, abs=60)
     for minutes, starts in ((14, 0), (1, 1), (30, 2), (600, 4)):
-        await workshop.execute("UPDATE limit_keys SET full_at = full_at - :minutes * interval '1 minute'", minutes=minutes)
+        await workshop.execute(
+            "UPDATE limit_keys SET full_at = full_at - :minutes * interval '1 minute'", minutes=minutes
+        )
         assert len(await claim(link, worker_id)) == starts, minutes
 
 

@@ -496,7 +496,7 @@ async def claim_jobs(
     after_lock: Place,
     after_key: Place,
 ) -> Claim:
-    """Take up to `limit` jobs that wait: the highest priority first, then the oldest, one a lock, no more than limits say.
+    """Take up to `limit` jobs that wait: the highest priority first, then the oldest, one a lock, within the limits.
 
     Args:
         queues: `None` for all.
@@ -613,9 +613,7 @@ async def delete_lost_workers(database: Database, *, lease: float) -> None:
     await database.execute_query_all_async(_DELETE_LOST_WORKERS, lease=float(lease))
 
 
-async def register_limits(
-    database: Database, *, limits: Mapping[str, Limit], tasks: Sequence[str]
-) -> list[str]:
+async def register_limits(database: Database, *, limits: Mapping[str, Limit], tasks: Sequence[str]) -> list[str]:
     """Make known what the code limits, and that its other tasks have no limit.
 
     Returns:
