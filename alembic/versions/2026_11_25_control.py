@@ -67,12 +67,22 @@ CREATE TRIGGER runledger_jobs_limited_v1
     FOR EACH STATEMENT EXECUTE FUNCTION runledger_jobs_limited_v1();
 """
 
+# What a schedule is called: as its creator has called it, or after the task that the code schedules.
+SCHEDULE_NAME = """
+CREATE FUNCTION runledger_schedule_name_v1(task_name text, periodic_id text, is_created boolean) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN is_created THEN periodic_id
+                WHEN periodic_id = '' THEN task_name
+                ELSE task_name || ':' || periodic_id END
+$$;
+"""
+
 # Which failures are alike: the action, the type of the problem, and what it says without numbers, ids and quoted values.
 FINGERPRINT = """
 CREATE FUNCTION runledger_fingerprint_v1(action text, error jsonb) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT md5(concat_ws(E'\\n', action, error ->> 'type', error ->> 'title',
                          regexp_replace(left(error ->> 'detail', 300),
-                                        '"[^"]*"|''[^'']*''|[0-9a-fA-F-]*[0-9][0-9a-zA-Z_-]*', '#', 'g')))
+                                        '"[^"]*"|''[^'']*''|[0-9a-zA-Z_-]*[0-9][0-9a-zA-Z_-]*', '#', 'g')))
 $$;
 
 ALTER TABLE action_runs ADD COLUMN discarded_at timestamptz;
@@ -138,7 +148,7 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("params IS NOT NULL"),
     )
-    for script in (LIMITED_JOBS, JOBS_LIMITED, FINGERPRINT):
+    for script in (LIMITED_JOBS, JOBS_LIMITED, SCHEDULE_NAME, FINGERPRINT):
         run_sql(script)
 
 
@@ -150,6 +160,7 @@ def downgrade() -> None:
     op.execute("DROP TRIGGER runledger_jobs_limited_v1 ON procrastinate_jobs")
     op.execute("DROP FUNCTION runledger_jobs_limited_v1()")
     run_sql(UNLIMITED_JOBS)
+    op.execute("DROP FUNCTION runledger_schedule_name_v1(text, text, boolean)")
     op.execute("DELETE FROM schedules WHERE params IS NOT NULL")
     op.drop_index("ix_schedules_periodic_id", "schedules")
     for column in ("params", "missed", "owner", "created_by", "paused_at", "paused_by"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -193,3 +194,160 @@ async def get_facts(
     """
     arguments = {"run_id": run_id, "owner": owner, "lease": lease, "cap": cap}
     return (await connection.execute(text(_GET_FACTS), arguments)).first()
+
+
+# The run that a schedule has had last of all: of its action, with its tag, among the newest so many.
+_LIST_SCHEDULES = """
+SELECT known.*, now() AS now,
+       runledger_schedule_name_v1(known.task_name, known.periodic_id, known.params IS NOT NULL) AS name,
+       (SELECT coalesce(jsonb_agg(jsonb_build_object('id', id, 'state', state, 'created_at', created_at)
+                                  ORDER BY job_id DESC), '[]')
+          FROM (SELECT id, state, created_at, job_id
+                  FROM (SELECT id, state, created_at, job_id, tags FROM action_runs
+                         WHERE action = known.task_name ORDER BY job_id DESC LIMIT 1000) AS recent
+                 WHERE tags @> ARRAY[left('schedule:' || runledger_schedule_name_v1(
+                           known.task_name, known.periodic_id, known.params IS NOT NULL), 64)]
+                 ORDER BY job_id DESC LIMIT :runs) AS run) AS last_runs
+  FROM schedules AS known
+ WHERE CAST(:name AS text) IS NULL
+    OR runledger_schedule_name_v1(known.task_name, known.periodic_id, known.params IS NOT NULL) = :name
+ ORDER BY name
+"""
+
+_INSERT_SCHEDULE = """
+INSERT INTO schedules (task_name, periodic_id, cron, zone, params, missed, owner, created_by)
+VALUES (:task_name, :name, :cron, :zone, CAST(:params AS jsonb), CAST(:missed AS jsonb), :owner, :actor)
+    ON CONFLICT DO NOTHING
+RETURNING periodic_id
+"""
+
+_DELETE_SCHEDULE = """
+DELETE FROM schedules WHERE periodic_id = :name AND params IS NOT NULL
+"""
+
+# A schedule of the code that no worker has registered yet can be paused before its first tick.
+_PAUSE_SCHEDULE = """
+INSERT INTO schedules (task_name, periodic_id, cron, zone, paused_at, paused_by)
+VALUES (:task_name, :periodic_id, :cron, :zone, now(), :actor)
+    ON CONFLICT (task_name, periodic_id) DO UPDATE SET paused_at = now(), paused_by = excluded.paused_by
+"""
+
+# The ticks of the pause are over.
+_RESUME_SCHEDULE = """
+UPDATE schedules SET paused_at = NULL, paused_by = NULL, last_tick = now()
+ WHERE task_name = :task_name AND periodic_id = :periodic_id AND paused_at IS NOT NULL
+"""
+
+
+async def list_schedules(connection: AsyncConnection, *, runs: int, name: str | None = None) -> Sequence[Row[Any]]:
+    """Every schedule that a worker has registered or somebody has created, or the one named, with its last `runs`."""
+    return (await connection.execute(text(_LIST_SCHEDULES), {"runs": runs, "name": name})).all()
+
+
+async def insert_schedule(
+    connection: AsyncConnection,
+    *,
+    name: str,
+    task_name: str,
+    cron: str,
+    zone: str,
+    params: dict[str, Any],
+    missed: str | int,
+    owner: str | None,
+    actor: str,
+) -> bool:
+    """Create a schedule, which begins now.
+
+    Returns:
+        Whether the name was free.
+    """
+    arguments = {
+        "name": name,
+        "task_name": task_name,
+        "cron": cron,
+        "zone": zone,
+        "params": json.dumps(params),
+        "missed": json.dumps(missed),
+        "owner": owner,
+        "actor": actor,
+    }
+    return (await connection.execute(text(_INSERT_SCHEDULE), arguments)).first() is not None
+
+
+async def delete_schedule(connection: AsyncConnection, *, name: str) -> None:
+    """Delete a schedule that somebody has created. Its runs stay."""
+    await connection.execute(text(_DELETE_SCHEDULE), {"name": name})
+
+
+async def pause_schedule(
+    connection: AsyncConnection, *, task_name: str, periodic_id: str, cron: str, zone: str, actor: str
+) -> None:
+    """Let no worker fire a schedule."""
+    arguments = {"task_name": task_name, "periodic_id": periodic_id, "cron": cron, "zone": zone, "actor": actor}
+    await connection.execute(text(_PAUSE_SCHEDULE), arguments)
+
+
+async def resume_schedule(connection: AsyncConnection, *, task_name: str, periodic_id: str) -> None:
+    """Let workers fire a schedule again, from now on."""
+    await connection.execute(text(_RESUME_SCHEDULE), {"task_name": task_name, "periodic_id": periodic_id})
+
+
+_LIST_DEAD_LETTERS = """
+SELECT letter.fingerprint, letter.count, letter.first_seen, letter.last_seen, run.id AS run_id, run.action, run.error
+  FROM (SELECT fingerprint, count(*)::int, min(finished_at) AS first_seen, max(finished_at) AS last_seen,
+               max(job_id) AS newest
+          FROM action_runs
+         WHERE fingerprint IS NOT NULL AND (CAST(:action AS text) IS NULL OR action = :action)
+         GROUP BY fingerprint ORDER BY last_seen DESC, fingerprint LIMIT :limit) AS letter
+  JOIN action_runs AS run ON run.job_id = letter.newest
+ ORDER BY letter.last_seen DESC, letter.fingerprint
+"""
+
+_LIST_DEAD_JOBS = """
+SELECT job_id FROM action_runs WHERE fingerprint = :fingerprint AND job_id > :after ORDER BY job_id LIMIT :limit
+"""
+
+_RETRY_FAILED_JOBS = """
+UPDATE procrastinate_jobs SET status = 'todo', scheduled_at = NULL, abort_requested = false
+ WHERE id = ANY (:job_ids) AND status = 'failed'
+RETURNING id
+"""
+
+_DISCARD_FAILED_RUNS = """
+UPDATE action_runs SET discarded_at = now()
+ WHERE job_id = ANY (:job_ids) AND fingerprint = :fingerprint
+RETURNING id
+"""
+
+
+async def list_dead_letters(connection: AsyncConnection, *, action: str | None, limit: int) -> Sequence[Row[Any]]:
+    """Failures that are alike, those seen last first: how many, since when, and the newest run of each."""
+    return (await connection.execute(text(_LIST_DEAD_LETTERS), {"action": action, "limit": limit})).all()
+
+
+async def list_dead_jobs(connection: AsyncConnection, *, fingerprint: str, after: int, limit: int) -> Sequence[int]:
+    """The jobs of failed runs that are alike, in order, behind `after`."""
+    arguments = {"fingerprint": fingerprint, "after": after, "limit": limit}
+    return (await connection.scalars(text(_LIST_DEAD_JOBS), arguments)).all()
+
+
+async def retry_failed_jobs(connection: AsyncConnection, *, job_ids: Sequence[int]) -> int:
+    """Put jobs that have failed back into their queues.
+
+    Returns:
+        How many of them.
+
+    Raises:
+        UniqueViolation: another job waits under the queueing lock of one. None is put back.
+    """
+    return len((await connection.execute(text(_RETRY_FAILED_JOBS), {"job_ids": list(job_ids)})).all())
+
+
+async def discard_failed_runs(connection: AsyncConnection, *, fingerprint: str, job_ids: Sequence[int]) -> int:
+    """Note that somebody has seen enough of failures. The runs stay as they are.
+
+    Returns:
+        Of how many.
+    """
+    arguments = {"fingerprint": fingerprint, "job_ids": list(job_ids)}
+    return len((await connection.execute(text(_DISCARD_FAILED_RUNS), arguments)).all())

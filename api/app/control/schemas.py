@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
+from app.engine.schedule import check_cron, check_zone
 from app.runs.explain import Reason
-from app.runs.schemas import NO_NUL, ScheduleTime
+from app.runs.schemas import NO_NUL, Name, ScheduleTime
 from app.runs.state import RunState
 
 
@@ -84,3 +85,113 @@ class Why(BaseModel):
     id: str
     state: RunState
     reasons: list[Reason] = Field(description="In order of cause: the first is what must change first.")
+
+
+def _cron(text: str) -> str:
+    check_cron(text)
+    return text
+
+
+def _zone(name: str) -> str:
+    check_zone(name)
+    return name
+
+
+class ScheduleCreate(BaseModel):
+    """A request to perform an action by the clock."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "morning-greeting",
+                    "action": "echo",
+                    "params": {"message": "Good morning"},
+                    "cron": "30 6 * * 1-5",
+                    "zone": "Europe/Berlin",
+                }
+            ]
+        },
+    )
+
+    name: Name = Field(description="No other schedule has it, and no action.")
+    action: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    params: dict[str, Any] = Field(default_factory=dict, description="The action's input; see `GET /actions`.")
+    cron: Annotated[str, StringConstraints(max_length=100, pattern=NO_NUL), AfterValidator(_cron)] = Field(
+        description="Five fields, or six, the last being seconds."
+    )
+    zone: Annotated[str, StringConstraints(max_length=64, pattern=NO_NUL), AfterValidator(_zone)] = Field(
+        default="UTC", description="By whose clocks: an IANA name."
+    )
+    missed: Literal["skip", "one"] | Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(
+        default="one",
+        description="What happens to ticks that came while no worker was there: no run, one, or up to so many.",
+    )
+
+
+class ScheduledRun(BaseModel):
+    """A run of a schedule."""
+
+    id: str
+    state: RunState
+    created_at: AwareDatetime
+
+
+class SchedulePauseRead(BaseModel):
+    """Who has paused a schedule."""
+
+    by: str
+    at: AwareDatetime
+
+
+class ScheduleRead(BaseModel):
+    """A schedule: when an action is performed by the clock."""
+
+    name: str
+    action: str
+    params: dict[str, Any]
+    cron: str
+    description: str = Field(description="What the cron says, in words.")
+    zone: str
+    missed: str | int
+    is_declared: bool = Field(description="In the code, so that it cannot be deleted here.")
+    created_by: str | None
+    next: list[AwareDatetime] = Field(description="The next five ticks; none while it is paused.")
+    last_tick: AwareDatetime | None = Field(description="The last one that a worker has seen to.")
+    last_runs: list[ScheduledRun] = Field(description="The newest first.")
+    paused: SchedulePauseRead | None
+
+
+class ScheduleList(BaseModel):
+    """Every schedule."""
+
+    items: list[ScheduleRead]
+
+
+class DeadLetter(BaseModel):
+    """Failed runs that are alike: the same action, the same problem, the same words but for numbers and names."""
+
+    fingerprint: str = Field(examples=["d41d8cd98f00b204e9800998ecf8427e"])
+    action: str
+    count: int
+    first_seen: AwareDatetime = Field(description="When the first of them ended.")
+    last_seen: AwareDatetime
+    run_id: str = Field(description="The newest of them.")
+    error: dict[str, Any] | None = Field(description="Its problem object.")
+
+
+class DeadLetterList(BaseModel):
+    """Failures by likeness, those seen last first."""
+
+    items: list[DeadLetter]
+
+
+class DeadLetterOutcome(BaseModel):
+    """What became of failed runs that are alike."""
+
+    done: int = Field(description="How many were retried, or discarded.")
+    skipped: int = Field(
+        description="How many could not be: their job is gone, or another waits under their queueing lock."
+    )
+    more: bool = Field(description="There are more than one request sees to: ask again.")

@@ -414,22 +414,33 @@ SELECT * FROM unnest(%(task_names)s::text[], %(periodic_ids)s::text[], %(crons)s
 """
 
 _LIST_SCHEDULES = """
-SELECT task_name, periodic_id, last_tick, now() AS now FROM schedules
+SELECT task_name, periodic_id, cron, zone, params, missed, last_tick, now() AS now
+  FROM schedules WHERE paused_at IS NULL
 """
 
 _FIRE_SCHEDULE = """
 WITH moved AS (
     UPDATE schedules SET last_tick = %(newest)s::timestamptz
      WHERE task_name = %(task_name)s::text AND periodic_id = %(periodic_id)s::text
-       AND last_tick = %(before)s::timestamptz
-    RETURNING task_name
+       AND last_tick = %(before)s::timestamptz AND paused_at IS NULL
+    RETURNING task_name, owner, params IS NOT NULL AS is_created,
+              runledger_schedule_name_v1(task_name, periodic_id, params IS NOT NULL) AS name
+), job AS (
+    INSERT INTO procrastinate_jobs (task_name, queue_name, priority, lock, queueing_lock, args)
+    SELECT moved.task_name, %(queue)s::text, %(priority)s::int, %(lock)s::text, %(queueing_lock)s::text,
+           -- What the code schedules takes its tick; what a caller has created takes what the caller said.
+           CASE WHEN is_created THEN %(args)s::text::jsonb
+                ELSE %(args)s::text::jsonb || jsonb_build_object('timestamp', tick) END
+      FROM moved, unnest(%(ticks)s::bigint[]) AS tick
+        ON CONFLICT DO NOTHING
+    RETURNING id, task_name, args, queue_name, priority, lock
+), run AS (
+    INSERT INTO action_runs (job_id, action, params, state, queue, priority, lock, owner, tags)
+    SELECT job.id, job.task_name, job.args, 'queued', job.queue_name, job.priority, job.lock, moved.owner,
+           ARRAY[left('schedule:' || moved.name, 64)]
+      FROM job, moved WHERE position(':' IN job.task_name) = 0
 )
-INSERT INTO procrastinate_jobs (task_name, queue_name, priority, lock, queueing_lock, args)
-SELECT moved.task_name, %(queue)s::text, %(priority)s::int, %(lock)s::text, %(queueing_lock)s::text,
-       %(args)s::text::jsonb || jsonb_build_object('timestamp', tick)
-  FROM moved, unnest(%(ticks)s::bigint[]) AS tick
-    ON CONFLICT DO NOTHING
-RETURNING id
+SELECT id FROM job
 """
 
 
@@ -679,7 +690,10 @@ async def register_schedules(
 
 
 async def list_schedules(database: Database) -> list[dict[str, Any]]:
-    """Every schedule: `{task_name, periodic_id, last_tick, now}`."""
+    """Every schedule that is not paused: `{task_name, periodic_id, cron, zone, params, missed, last_tick, now}`.
+
+    Only those that somebody has created have `params` and `missed`.
+    """
     return await database.execute_query_all_async(_LIST_SCHEDULES)
 
 
@@ -704,7 +718,7 @@ async def fire_schedule(
         before: the last tick, as this worker knows it.
         newest: the last tick from now on.
         ticks: seconds since 1970 of those that get a job.
-        args: JSON text, to which each job's `timestamp` is added.
+        args: JSON text, to which each job's `timestamp` is added if the code declares the schedule.
 
     Returns:
         How many jobs were inserted.

@@ -91,7 +91,7 @@ class Worker(upstream.Worker):
         self._manager = JobManager(self._connector)
         self._links = Links(self._connector.engine, timeout=self._connector.timeout)
         self._heartbeat = Heartbeat(self._links.heartbeat, self._about(), interval=self.update_heartbeat_interval)
-        self._scheduler = Scheduler(self._links.care, schedules)
+        self._scheduler = Scheduler(self._links.care, schedules, self.app.tasks)
         self._claims = Claims(self._links.claims, None if self.queues is None else list(self.queues))
         self._finisher = Finisher(
             self._links.endings, delete_jobs=self.delete_jobs, on_written=self._look_again_after_writing
