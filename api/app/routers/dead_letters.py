@@ -54,5 +54,5 @@ async def discard_dead_letters(
     services: ServicesDep,
     principal: Administers,  # noqa: ARG001
 ) -> DeadLetterOutcome:
-    """Take a group, up to 10,000 runs a request, out of this list. Its runs stay failed, and can be read and retried."""
+    """Take a group, up to 10,000 runs a request, out of this list. Its runs stay, failed, to be read and retried."""
     return await dead_letters.discard(services.engine, fingerprint)
