@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.config import get_settings
+from app.control import models as control_models  # noqa: F401 - their tables are part of the metadata
 from app.engine.schema import refuse_unnamed_scripts
 from app.outbound.postgres.database import make_engine
 from app.webhooks.models import Base

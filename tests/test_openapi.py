@@ -47,8 +47,14 @@ async def test_every_example_works_as_it_is(workshop: Workshop, api: httpx2.Asyn
         return len(text)
 
     schemas = json.loads(document())["components"]["schemas"]
-    bodies = [("/runs", "RunCreate"), ("/actions/run", "ActionRunCreate"), ("/runs/batch", "RunBatch")]
-    bodies.append(("/webhooks", "WebhookCreate"))
+    bodies = [
+        ("/runs", "RunCreate"),
+        ("/actions/run", "ActionRunCreate"),
+        ("/runs/batch", "RunBatch"),
+        ("/queues/mail/pause", "QueuePauseCreate"),
+        ("/schedules", "ScheduleCreate"),
+        ("/webhooks", "WebhookCreate"),
+    ]
     for path, name in bodies:
         for example in schemas[name]["examples"]:
             assert (await api.post(path, json=example)).is_success

@@ -7,9 +7,11 @@
     │   ├── UnreadableBody   400   InvalidCursor    400   InvalidEventId   400
     │   ├── Unauthorized     401   Forbidden        403
     │   ├── UnknownAction    404   RunNotFound      404   WebhookNotFound  404   DeliveryNotFound 404
+    │   ├── ScheduleNotFound 404   DeadLetterNotFound 404
     │   ├── BodyTooLarge     413
     │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409
     │   ├── TooManyWebhooks  409   WebhookDisabled  409   DeliveryPending  409
+    │   ├── ScheduleExists   409   ScheduleDeclared 409
     │   └── InvalidInput     422   (with a JSON pointer for each fault)
     └── NotNow                   asking again later may help
         └── DatabaseUnavailable 503   DatabaseBehind  503   TooBusy 503
@@ -155,6 +157,34 @@ class DeliveryPending(Refused):
 
     title = "The delivery has not ended"
     status = 409
+
+
+class ScheduleNotFound(Refused):
+    """There is no schedule of that name. `GET /schedules` lists those there are."""
+
+    title = "Schedule not found"
+    status = 404
+
+
+class ScheduleExists(Refused):
+    """There is a schedule of that name already. Delete it first, or take another name."""
+
+    title = "The schedule exists"
+    status = 409
+
+
+class ScheduleDeclared(Refused):
+    """The schedule is declared in the code, and would come back. Pause it, or take it out of the code."""
+
+    title = "The schedule is declared in code"
+    status = 409
+
+
+class DeadLetterNotFound(Refused):
+    """No failed run has that fingerprint. `GET /dead-letters` lists those there are."""
+
+    title = "Dead letter not found"
+    status = 404
 
 
 class Fault(BaseModel):

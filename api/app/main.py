@@ -19,7 +19,7 @@ from app.config import Settings, get_settings
 from app.engine.app import App
 from app.observability.logging import configure_logging
 from app.outbound.postgres.database import make_engine
-from app.routers import actions, health, runs, webhooks
+from app.routers import actions, dead_letters, health, queues, runs, schedules, webhooks, why, workers
 from app.routers.dependencies import Services
 from app.routers.problems import install_problem_handlers
 from app.runs.actions import Actions
@@ -55,7 +55,9 @@ def create_app(
             bell = Bell(engine, timeout=settings.db_timeout_seconds)
             intake = Intake(engine, timeout=settings.db_timeout_seconds)
             stopping = asyncio.Event()
-            app.state.services = Services(settings, engine, queue.job_manager, catalogue, intake, bell, stopping)
+            app.state.services = Services(
+                settings, engine, queue.job_manager, catalogue, intake, bell, stopping, queue.schedules
+            )
             with streams_end_on_signal(stopping):
                 listening = asyncio.create_task(bell.run())
                 yield
@@ -77,6 +79,8 @@ def create_app(
     # Routes are tried in this order: first what is asked for most.
     app.include_router(runs.router)
     app.include_router(health.router)
+    for control in (why, queues, workers, schedules, dead_letters):
+        app.include_router(control.router)
     install_problem_handlers(app)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     app.include_router(actions.router)

@@ -95,7 +95,7 @@ async def test_a_lock_is_held_over_all_queues(workshop: Workshop, link: Link, wo
 async def test_many_held_locks_do_not_hide_a_free_one(
     workshop: Workshop, link: Link, worker_id: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "LOCKS_A_LOOK", 3)
+    monkeypatch.setattr(claims, "LINES_A_LOOK", 3)
     for number in range(10):
         await defer(workshop, 2, lock=f"held {number}")
     ours = Claims(link, None)
@@ -114,14 +114,14 @@ async def test_a_lock_that_another_worker_takes_at_the_same_moment_costs_only_th
     looks: list[int] = []
 
     async def lose_the_race(database: queries.Database, **arguments: object) -> object:
-        looks.append(arguments["locks"])  # pyright: ignore[reportArgumentType]
+        looks.append(arguments["lines"])  # pyright: ignore[reportArgumentType]
         if len(looks) == 1:
             raise UniqueViolation(constraint_name="procrastinate_jobs_lock_idx_v1", queueing_lock=None)
         return await claim(database, **arguments)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr(queries, "claim_jobs", lose_the_race)
     jobs = await Claims(link, None).claim(worker_id, 10)
-    assert looks == [claims.LOCKS_A_LOOK, 0]
+    assert looks == [claims.LINES_A_LOOK, 0]
     assert [job.lock for job in jobs] == [None]
 
 
@@ -177,7 +177,10 @@ async def test_a_claim_reads_little_whatever_the_table_holds(
 
 
 async def explained(link: Link, worker_id: int) -> dict[str, Any]:
-    arguments = {"worker_id": worker_id, "limit": 10, "queues": None, "locks": 100, "after_queue": "", "after_lock": ""}
+    arguments = {
+        "worker_id": worker_id, "limit": 10, "queues": None, "lines": 100, "after_lock_queue": "", "after_lock": "",
+        "after_key_queue": "", "after_key": "",
+    }  # fmt: skip
     statement = translate(queries._CLAIM_JOBS)
     driver = link._driver
     assert driver is not None

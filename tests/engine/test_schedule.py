@@ -120,14 +120,14 @@ async def fired(workshop: Workshop) -> list[int]:
 
 
 async def test_a_new_schedule_begins_now(workshop: Workshop) -> None:
-    scheduler = Scheduler(workshop.queue.connector, await every_second(workshop))
+    scheduler = Scheduler(workshop.queue.connector, await every_second(workshop), workshop.queue.tasks)
     assert 0 < await scheduler.fire_due() <= 1
     assert len(await fired(workshop)) <= 1
 
 
 async def test_schedulers_that_race_fire_every_tick_once(workshop: Workshop) -> None:
     schedules = await every_second(workshop)
-    schedulers = [Scheduler(workshop.queue.connector, schedules) for _ in range(3)]
+    schedulers = [Scheduler(workshop.queue.connector, schedules, workshop.queue.tasks) for _ in range(3)]
     await schedulers[0].fire_due()
     await workshop.execute("DELETE FROM action_runs")
     await back(workshop, 30)
@@ -153,7 +153,7 @@ async def _first_run(workshop: Workshop) -> str:
 
 
 async def test_a_tick_whose_job_cannot_be_inserted_is_not_lost(workshop: Workshop) -> None:
-    scheduler = Scheduler(workshop.queue.connector, await every_second(workshop, missed="one"))
+    scheduler = Scheduler(workshop.queue.connector, await every_second(workshop, missed="one"), workshop.queue.tasks)
     await scheduler.fire_due()
     await workshop.execute("DELETE FROM action_runs")
     await back(workshop, 5)
@@ -167,7 +167,9 @@ async def test_a_tick_whose_job_cannot_be_inserted_is_not_lost(workshop: Worksho
 
 
 async def test_a_tick_whose_queueing_lock_is_taken_is_over_without_a_run(workshop: Workshop) -> None:
-    scheduler = Scheduler(workshop.queue.connector, await every_second(workshop, queueing_lock="one waits"))
+    scheduler = Scheduler(
+        workshop.queue.connector, await every_second(workshop, queueing_lock="one waits"), workshop.queue.tasks
+    )
     await scheduler.fire_due()
     await back(workshop, 5)
     await scheduler.fire_due()
@@ -176,11 +178,11 @@ async def test_a_tick_whose_queueing_lock_is_taken_is_over_without_a_run(worksho
 
 async def test_a_schedule_that_has_changed_begins_anew(workshop: Workshop) -> None:
     schedules = await every_second(workshop)
-    await Scheduler(workshop.queue.connector, schedules).fire_due()
+    await Scheduler(workshop.queue.connector, schedules, workshop.queue.tasks).fire_due()
     await back(workshop, 3600)
     changed = Schedule("tick", "", "0 0 1 1 *", "UTC", "one", schedules[0].template)
     await workshop.execute("DELETE FROM action_runs")
-    await Scheduler(workshop.queue.connector, [changed]).fire_due()
+    await Scheduler(workshop.queue.connector, [changed], workshop.queue.tasks).fire_due()
     assert await fired(workshop) == []
 
 
@@ -188,5 +190,5 @@ async def test_schedules_of_other_code_are_left_alone(workshop: Workshop) -> Non
     await workshop.execute(
         "INSERT INTO schedules VALUES ('of another version', '', '* * * * *', 'UTC', now() - interval '1 day')"
     )
-    await Scheduler(workshop.queue.connector, await every_second(workshop)).fire_due()
+    await Scheduler(workshop.queue.connector, await every_second(workshop), workshop.queue.tasks).fire_due()
     assert await workshop.value("SELECT last_tick < now() - interval '1 hour' FROM schedules ORDER BY 1 DESC")

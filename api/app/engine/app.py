@@ -12,6 +12,7 @@ from procrastinate.tasks import ConfigureTaskOptions, Task
 from typing_extensions import Unpack, override
 
 from app.engine.connector import SQLAlchemyAsyncConnector
+from app.engine.limits import Limit
 from app.engine.manager import JobManager
 from app.engine.schedule import Missed, Schedule
 from app.engine.worker import Describe, Worker
@@ -48,6 +49,8 @@ class App(procrastinate.App):
         self.schedules: list[Schedule] = []
         self.timeouts: dict[str, float] = {}
         """Seconds that an attempt of a task may take, by name; one that is not named takes as long as it likes."""
+        self.limits: dict[str, Limit] = {}
+        """What the jobs of a task may take together, by name; one that is not named has no limit."""
 
     @override
     def periodic(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -87,7 +90,14 @@ class App(procrastinate.App):
     @override
     def _worker(self, **options: Unpack[WorkerOptions]) -> Worker:
         merged: dict[str, Any] = {**self._worker_options, **self.worker_defaults, **options}
-        return Worker(app=self, describe=self._describe, timeouts=self.timeouts, schedules=self.schedules, **merged)
+        return Worker(
+            app=self,
+            describe=self._describe,
+            timeouts=self.timeouts,
+            schedules=self.schedules,
+            limits=self.limits,
+            **merged,
+        )
 
     async def work(self, queues: list[str] | None) -> bool:
         """Perform jobs of these queues, or of all, until told to stop.

@@ -11,8 +11,10 @@ from procrastinate import exceptions, jobs
 from app.engine import queries
 from app.engine.link import Link
 
-LOCKS_A_LOOK = 100
-"""How many of the locks that jobs wait for are looked at by one claim; the next claim goes on behind them."""
+LINES_A_LOOK = 100
+"""How many of the locks that jobs wait for, and of the keys of limits, one claim looks at; the next goes on behind."""
+SOONEST_SECONDS = 0.01
+"""Before that, nobody looks again for the room that another worker had in hand: it takes a moment to use it."""
 _FIRST = ("", "")
 
 
@@ -31,6 +33,8 @@ class ClaimedJob(jobs.Job):
     crashes: int
     #: Whether it had to start earlier than now.
     is_late: bool
+    #: Whether others may wait for its end: for its lock, or for its place under a limit.
+    is_waited_for: bool
 
 
 class Claims:
@@ -39,7 +43,14 @@ class Claims:
     def __init__(self, link: Link, queues: Sequence[str] | None) -> None:
         self._link = link
         self._queues = None if queues is None else list(queues)
-        self._after = _FIRST
+        self._after_lock = self._after_key = _FIRST
+        self.seconds: float | None = None
+        """When the last claim would have found more, if no job ends before."""
+
+    @property
+    def is_contended(self) -> bool:
+        """Whether the last claim has left jobs only because another worker had them in hand."""
+        return self.seconds is not None and self.seconds <= SOONEST_SECONDS
 
     async def claim(self, worker_id: int, limit: int) -> list[ClaimedJob]:
         """Up to `limit` jobs, which are this worker's from now on.
@@ -47,27 +58,33 @@ class Claims:
         Raises:
             ConnectorException: the database did not answer. Jobs may have been claimed all the same.
         """
+        self.seconds = None
         try:
             return await self._look_round(worker_id, limit)
         except exceptions.UniqueViolation:
             # Another worker took one of the locks at the same moment. Take what needs none.
-            return await self._look(worker_id, limit, locks=0)
+            return await self._look(worker_id, limit, lines=0)
 
     async def _look_round(self, worker_id: int, limit: int) -> list[ClaimedJob]:
-        began_in_the_middle = self._after != _FIRST
-        while not (found := await self._look(worker_id, limit, locks=LOCKS_A_LOOK)):
-            # Nothing is claimed only after all the locks were looked at.
-            if self._after == _FIRST and not began_in_the_middle:
+        # Nothing is claimed only after all the locks and all the keys were looked at: who begins in the middle of them
+        # has to come by their end twice.
+        locks, keys = (1 if after == _FIRST else 2 for after in (self._after_lock, self._after_key))
+        while not (found := await self._look(worker_id, limit, lines=LINES_A_LOOK)):
+            locks -= self._after_lock == _FIRST
+            keys -= self._after_key == _FIRST
+            if locks <= 0 and keys <= 0:
                 break
-            began_in_the_middle = began_in_the_middle and self._after != _FIRST
         return found
 
-    async def _look(self, worker_id: int, limit: int, *, locks: int) -> list[ClaimedJob]:
-        rows, last_lock = await queries.claim_jobs(
-            self._link, worker_id=worker_id, limit=limit, queues=self._queues, locks=locks, after=self._after
-        )
-        self._after = last_lock or _FIRST
-        return [_claimed(row) for row in rows]
+    async def _look(self, worker_id: int, limit: int, *, lines: int) -> list[ClaimedJob]:
+        claim = await queries.claim_jobs(
+            self._link, worker_id=worker_id, limit=limit, queues=self._queues, lines=lines,
+            after_lock=self._after_lock, after_key=self._after_key,
+        )  # fmt: skip
+        self._after_lock, self._after_key = claim.last_lock or _FIRST, claim.last_key or _FIRST
+        if claim.seconds is not None:
+            self.seconds = max(min(claim.seconds, self.seconds or claim.seconds), SOONEST_SECONDS)
+        return [_claimed(row) for row in claim.jobs]
 
 
 def _claimed(row: dict[str, Any]) -> ClaimedJob:
@@ -88,4 +105,5 @@ def _claimed(row: dict[str, Any]) -> ClaimedJob:
         steps=row["steps"] or 0,
         crashes=row["crashes"] or 0,
         is_late=bool(row["is_late"]),
+        is_waited_for=row["lock"] is not None or row["limit_key"] is not None,
     )

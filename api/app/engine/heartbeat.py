@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from app.engine import queries
 from app.engine.link import Link
+from app.engine.queries import AboutWorker
 
 
 class Heartbeat:
@@ -18,8 +19,11 @@ class Heartbeat:
     others have had a lease of time to beat again.
     """
 
-    def __init__(self, link: Link, *, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, link: Link, about: AboutWorker, *, interval: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._link = link
+        self._about = about
         self._interval = interval
         self._clock = clock
         self._last_beat = clock()
@@ -32,12 +36,12 @@ class Heartbeat:
             ConnectorException: the database did not take a beat.
         """
         while True:
-            await asyncio.sleep(self._interval)
             await self.beat(worker_id)
+            await asyncio.sleep(self._interval)
 
     async def beat(self, worker_id: int) -> None:
         """Say that this worker lives, and note when the database has heard it."""
-        await queries.beat(self._link, worker_id=worker_id)
+        await queries.beat(self._link, worker_id=worker_id, about=self._about)
         if self._is_late():
             self._last_gap_ended = self._clock()
         self._last_beat = self._clock()

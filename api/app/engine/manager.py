@@ -13,7 +13,6 @@ from procrastinate import exceptions, jobs
 from procrastinate import manager as upstream
 from typing_extensions import override
 
-from app.engine import queries
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.report import one_line
 
@@ -43,10 +42,6 @@ class JobManager(upstream.JobManager):
         except exceptions.ConnectorException as error:
             logger.warning("Lost workers cannot be forgotten now: %s", one_line(error))
             return []
-
-    @override
-    async def update_heartbeat(self, worker_id: int) -> None:
-        await queries.beat(self.connector, worker_id=worker_id)
 
     @override
     async def listen_for_jobs(

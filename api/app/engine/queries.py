@@ -7,9 +7,13 @@ the jobs leaves both to them; whatever else changes a job, the trigger does it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
+
+from app.engine.limits import Limit
+
+ADOPTED_AT_ONCE = 1000
 
 
 class Database(Protocol):
@@ -19,57 +23,148 @@ class Database(Protocol):
 
 
 _CLAIM_JOBS = """
-WITH RECURSIVE ready_queue (name) AS (
-    -- The queues in which jobs without a lock wait, one index entry each; likewise the locks that jobs wait for.
+WITH RECURSIVE paused (queue_name) AS MATERIALIZED (
+    SELECT queue_name FROM queue_pauses WHERE resume_at IS NULL OR resume_at > now()
+), ready_queue (name) AS (
+    -- The queues in which jobs wait that need no lock and have no limit, one index entry each. Likewise, below, the
+    -- locks that jobs wait for, and the keys of limits.
     (SELECT queue_name FROM procrastinate_jobs
-      WHERE status = 'todo' AND scheduled_at IS NULL AND lock IS NULL
+      WHERE status = 'todo' AND scheduled_at IS NULL AND lock IS NULL AND limit_key IS NULL
       ORDER BY queue_name, ~priority, id LIMIT 1)
      UNION ALL
     SELECT following.name
       FROM ready_queue CROSS JOIN LATERAL (
         SELECT queue_name AS name FROM procrastinate_jobs
-         WHERE status = 'todo' AND scheduled_at IS NULL AND lock IS NULL AND queue_name > ready_queue.name
+         WHERE status = 'todo' AND scheduled_at IS NULL AND lock IS NULL AND limit_key IS NULL
+           AND queue_name > ready_queue.name
          ORDER BY queue_name, ~priority, id LIMIT 1) AS following
 ), ready AS (
     SELECT job.id, job.priority
       FROM ready_queue CROSS JOIN LATERAL (
         SELECT id, priority FROM procrastinate_jobs
-         WHERE status = 'todo' AND scheduled_at IS NULL AND lock IS NULL AND queue_name = ready_queue.name
+         WHERE status = 'todo' AND scheduled_at IS NULL AND lock IS NULL AND limit_key IS NULL
+           AND queue_name = ready_queue.name
          ORDER BY ~priority, id LIMIT %(limit)s::int FOR UPDATE SKIP LOCKED) AS job
-     WHERE %(queues)s::text[] IS NULL OR ready_queue.name = ANY (%(queues)s::text[])
-), waiting_lock (queue_name, lock) AS (
-    SELECT %(after_queue)s::text, %(after_lock)s::text
+     WHERE (%(queues)s::text[] IS NULL OR ready_queue.name = ANY (%(queues)s::text[]))
+       AND NOT ready_queue.name = ANY (ARRAY(SELECT queue_name FROM paused))
+), waiting_lock (queue_name, lock, is_paused) AS (
+    SELECT %(after_lock_queue)s::text, %(after_lock)s::text,
+           %(after_lock_queue)s::text = ANY (ARRAY(SELECT queue_name FROM paused))
      UNION ALL
-    SELECT following.queue_name, following.lock
+    SELECT following.queue_name, following.lock, following.queue_name = ANY (ARRAY(SELECT queue_name FROM paused))
       FROM waiting_lock CROSS JOIN LATERAL (
-        SELECT queue_name::text, lock FROM procrastinate_jobs
-         WHERE status = 'todo' AND scheduled_at IS NULL AND lock IS NOT NULL
-           AND (queue_name, lock) > (waiting_lock.queue_name, waiting_lock.lock)
-           AND (%(queues)s::text[] IS NULL OR queue_name = ANY (%(queues)s::text[]))
-         ORDER BY queue_name, lock LIMIT 1) AS following
+        (SELECT queue_name::text, lock FROM procrastinate_jobs
+          WHERE NOT waiting_lock.is_paused
+            AND status = 'todo' AND scheduled_at IS NULL AND lock IS NOT NULL
+            AND (queue_name, lock) > (waiting_lock.queue_name, waiting_lock.lock)
+            AND (%(queues)s::text[] IS NULL OR queue_name = ANY (%(queues)s::text[]))
+          ORDER BY queue_name, lock LIMIT 1)
+         UNION ALL
+        -- Behind a paused queue: its locks are many, and none is wanted.
+        (SELECT queue_name::text, lock FROM procrastinate_jobs
+          WHERE waiting_lock.is_paused
+            AND status = 'todo' AND scheduled_at IS NULL AND lock IS NOT NULL
+            AND queue_name > waiting_lock.queue_name
+            AND (%(queues)s::text[] IS NULL OR queue_name = ANY (%(queues)s::text[]))
+          ORDER BY queue_name, lock LIMIT 1)) AS following
 ), examined AS (
-    SELECT queue_name, lock FROM waiting_lock OFFSET 1 LIMIT %(locks)s::int
+    SELECT queue_name, lock FROM (SELECT * FROM waiting_lock OFFSET 1) AS waiting
+     WHERE NOT is_paused LIMIT %(lines)s::int
 ), head AS (
     -- The first of those that wait for a lock, if nobody holds it; not the second when somebody is taking the first.
     -- A scheduled job does not stand in this line.
-    SELECT job.id, job.priority
+    SELECT job.id, job.priority, job.limit_key, job.task_name
       FROM examined
       CROSS JOIN LATERAL (
         SELECT id FROM procrastinate_jobs
          WHERE status = 'todo' AND scheduled_at IS NULL AND lock = examined.lock
          ORDER BY ~priority, id LIMIT 1) AS first
       CROSS JOIN LATERAL (
-        SELECT id, priority, queue_name FROM procrastinate_jobs
+        SELECT id, priority, queue_name, limit_key, task_name FROM procrastinate_jobs
          WHERE id = first.id AND status = 'todo' FOR UPDATE SKIP LOCKED) AS job
      WHERE job.queue_name = examined.queue_name
        AND NOT EXISTS (SELECT FROM procrastinate_jobs AS running
                         WHERE running.status = 'doing' AND running.lock = examined.lock)
+), waiting_key (queue_name, key, task_name, is_paused) AS (
+    SELECT %(after_key_queue)s::text, %(after_key)s::text, NULL::text,
+           %(after_key_queue)s::text = ANY (ARRAY(SELECT queue_name FROM paused))
+     UNION ALL
+    SELECT following.queue_name, following.limit_key, following.task_name,
+           following.queue_name = ANY (ARRAY(SELECT queue_name FROM paused))
+      FROM waiting_key CROSS JOIN LATERAL (
+        (SELECT queue_name::text, limit_key, task_name::text FROM procrastinate_jobs
+          WHERE NOT waiting_key.is_paused
+            AND status = 'todo' AND scheduled_at IS NULL AND lock IS NULL AND limit_key IS NOT NULL
+            AND (queue_name, limit_key) > (waiting_key.queue_name, waiting_key.key)
+            AND (%(queues)s::text[] IS NULL OR queue_name = ANY (%(queues)s::text[]))
+          ORDER BY queue_name, limit_key, ~priority, id LIMIT 1)
+         UNION ALL
+        (SELECT queue_name::text, limit_key, task_name::text FROM procrastinate_jobs
+          WHERE waiting_key.is_paused
+            AND status = 'todo' AND scheduled_at IS NULL AND lock IS NULL AND limit_key IS NOT NULL
+            AND queue_name > waiting_key.queue_name
+            AND (%(queues)s::text[] IS NULL OR queue_name = ANY (%(queues)s::text[]))
+          ORDER BY queue_name, limit_key, ~priority, id LIMIT 1)) AS following
+), examined_key AS (
+    SELECT queue_name, key, task_name FROM (SELECT * FROM waiting_key OFFSET 1) AS waiting
+     WHERE NOT is_paused LIMIT %(lines)s::int
+), slot AS MATERIALIZED (
+    -- How many more may start of each key, as this statement sees it. A limit that is gone limits nothing.
+    SELECT wanted.key, known.version,
+           least(%(limit)s::int,
+                 limits.concurrency - (SELECT count(*) FROM procrastinate_jobs AS running
+                                        WHERE running.status = 'doing' AND running.limit_key = wanted.key),
+                 floor(bucket.tokens))::int AS free,
+           CASE WHEN bucket.tokens < 1 THEN (1 - bucket.tokens) * limits.seconds_a_start END AS seconds
+      FROM (SELECT key, task_name FROM examined_key
+             UNION
+            SELECT limit_key, task_name FROM head WHERE limit_key IS NOT NULL) AS wanted
+      LEFT JOIN limits ON limits.task_name = wanted.task_name
+      LEFT JOIN limit_keys AS known ON known.key = wanted.key
+      CROSS JOIN LATERAL (
+        SELECT limits.burst - greatest(extract(epoch FROM known.full_at - now()), 0)::float8
+                              / limits.seconds_a_start AS tokens) AS bucket
+), new_key AS (
+    INSERT INTO limit_keys (key) SELECT key FROM slot WHERE version IS NULL ORDER BY key
+        ON CONFLICT (key) DO NOTHING
+), held_key AS MATERIALIZED (
+    SELECT key, version FROM limit_keys
+     WHERE key = ANY (ARRAY(SELECT key FROM slot WHERE free > 0)) FOR NO KEY UPDATE SKIP LOCKED
+), open_key AS MATERIALIZED (
+    -- Nobody else starts any of it now, nor has since this statement began to see: what it has counted is the truth.
+    SELECT slot.key, slot.free FROM slot JOIN held_key ON held_key.key = slot.key AND held_key.version = slot.version
+), limited AS (
+    SELECT id, priority
+      FROM (SELECT id, priority, free, row_number() OVER (PARTITION BY key ORDER BY priority DESC, id) AS place
+              FROM (SELECT job.id, job.priority, open_key.key, open_key.free
+                      FROM examined_key JOIN open_key ON open_key.key = examined_key.key
+                      CROSS JOIN LATERAL (
+                        SELECT id, priority FROM procrastinate_jobs
+                         WHERE status = 'todo' AND scheduled_at IS NULL AND lock IS NULL
+                           AND limit_key IS NOT NULL AND limit_key = open_key.key
+                           AND queue_name = examined_key.queue_name
+                         ORDER BY ~priority, id LIMIT open_key.free FOR UPDATE SKIP LOCKED) AS job
+                     UNION ALL
+                    SELECT head.id, head.priority, open_key.key, open_key.free
+                      FROM head JOIN open_key ON open_key.key = head.limit_key) AS job) AS job
+     WHERE place <= free
 ), claimed AS (
     -- "= ANY (array)", here and below, is read by index, whatever the planner believes of the table's size.
     UPDATE procrastinate_jobs SET status = 'doing', worker_id = %(worker_id)s::bigint
-     WHERE id = ANY (ARRAY(SELECT id FROM (SELECT * FROM ready UNION ALL SELECT * FROM head) AS candidate
+     WHERE id = ANY (ARRAY(SELECT id FROM (SELECT * FROM ready
+                                            UNION ALL SELECT id, priority FROM head WHERE limit_key IS NULL
+                                            UNION ALL SELECT * FROM limited) AS candidate
                             ORDER BY priority DESC, id LIMIT %(limit)s::int))
     RETURNING *
+), counted AS (
+    UPDATE limit_keys AS key
+       SET version = key.version + 1,
+           full_at = coalesce(greatest(key.full_at, now()) + taken.count * limits.seconds_a_start * interval '1 second',
+                              key.full_at)
+      FROM (SELECT limit_key, task_name, count(*) FROM claimed
+             WHERE limit_key IS NOT NULL GROUP BY limit_key, task_name) AS taken
+      LEFT JOIN limits ON limits.task_name = taken.task_name
+     WHERE key.key = taken.limit_key
 ), started AS (
     UPDATE action_runs AS run
        SET state = 'running', attempt = claimed.attempts + 1, worker_id = claimed.worker_id, started_at = now(),
@@ -82,13 +177,17 @@ WITH RECURSIVE ready_queue (name) AS (
     INSERT INTO run_events (run_id, seq, type, data)
     SELECT id, last_seq, 'state', jsonb_build_object('state', 'running', 'attempt', attempt) FROM started
 ), page AS (
-    -- Where the next look at the locks begins, if this one has not seen them all.
-    SELECT (SELECT ARRAY[queue_name, lock] FROM examined OFFSET greatest(%(locks)s::int, 1) - 1) AS last_lock,
+    -- Where the next look at the locks and the keys begins, if this one has not seen them all; and when a look that
+    -- finds nothing now would find something: at once where another worker has a key with room, else with a new token.
+    SELECT (SELECT ARRAY[queue_name, lock] FROM examined OFFSET greatest(%(lines)s::int, 1) - 1) AS last_lock,
+           (SELECT ARRAY[queue_name, key] FROM examined_key OFFSET greatest(%(lines)s::int, 1) - 1) AS last_key,
+           (SELECT min(CASE WHEN free > 0 THEN 0 ELSE seconds END)
+              FROM slot WHERE NOT key = ANY (ARRAY(SELECT key FROM open_key))) AS seconds,
            set_config('runledger.keeps_ledger', 'on', true)
 )
-SELECT page.last_lock, job.id, job.queue_name, job.task_name, job.priority, job.lock, job.queueing_lock, job.args,
-       job.status, job.scheduled_at, job.attempts, job.abort_requested, job.worker_id,
-       run.id AS run_id, run.steps, run.crashes, run.is_late
+SELECT page.last_lock, page.last_key, page.seconds, job.id, job.queue_name, job.task_name, job.priority, job.lock,
+       job.queueing_lock, job.args, job.status, job.scheduled_at, job.attempts, job.abort_requested, job.worker_id,
+       job.limit_key, run.id AS run_id, run.steps, run.crashes, run.is_late
   FROM page
   LEFT JOIN claimed AS job ON true
   LEFT JOIN started AS run ON run.job_id = job.id
@@ -170,6 +269,13 @@ DELETE FROM procrastinate_jobs
 """
 
 _BEAT = """
+WITH told AS (
+    -- What a worker says of itself never changes: only its first beat writes it.
+    INSERT INTO workers (id, host, pid, version, queues, actions, concurrency)
+    SELECT %(worker_id)s::bigint, %(host)s::text, %(pid)s::int, %(version)s::text, %(queues)s::text[],
+           %(actions)s::text[], %(concurrency)s::int
+        ON CONFLICT (id) DO NOTHING
+)
 INSERT INTO procrastinate_workers (id, last_heartbeat) OVERRIDING SYSTEM VALUE
 VALUES (%(worker_id)s::bigint, now())
     ON CONFLICT (id) DO UPDATE SET last_heartbeat = now()
@@ -241,9 +347,58 @@ RETURNING job.id
 """
 
 _DELETE_LOST_WORKERS = """
+WITH gone AS (
+    DELETE FROM workers WHERE NOT EXISTS (SELECT FROM procrastinate_workers AS known WHERE known.id = workers.id)
+)
 DELETE FROM procrastinate_workers AS worker
  WHERE last_heartbeat < now() - %(lease)s::float8 * interval '1 second'
    AND NOT EXISTS (SELECT FROM procrastinate_jobs WHERE worker_id = worker.id AND status = 'doing')
+"""
+
+_REGISTER_LIMITS = """
+WITH declared AS (
+    SELECT * FROM unnest(%(task_names)s::text[], %(concurrencies)s::int[], %(seconds_a_start)s::float8[],
+                         %(bursts)s::int[], %(by_params)s::text[])
+               AS declared (task_name, concurrency, seconds_a_start, burst, by_param)
+), removed AS (
+    DELETE FROM limits WHERE task_name = ANY (%(tasks)s::text[]) AND NOT task_name = ANY (%(task_names)s::text[])
+), changed AS (
+    INSERT INTO limits (task_name, concurrency, seconds_a_start, burst, by_param)
+    SELECT * FROM declared ORDER BY task_name
+        ON CONFLICT (task_name) DO UPDATE
+       SET concurrency = excluded.concurrency, seconds_a_start = excluded.seconds_a_start, burst = excluded.burst,
+           by_param = excluded.by_param,
+           is_adopted = limits.is_adopted AND limits.by_param IS NOT DISTINCT FROM excluded.by_param
+     WHERE (limits.concurrency, limits.seconds_a_start, limits.burst, limits.by_param) IS DISTINCT FROM
+           (excluded.concurrency, excluded.seconds_a_start, excluded.burst, excluded.by_param)
+    RETURNING task_name, is_adopted
+)
+SELECT task_name FROM changed WHERE NOT is_adopted
+ UNION
+SELECT task_name FROM limits WHERE NOT is_adopted AND task_name = ANY (%(task_names)s::text[])
+"""
+
+_ADOPT_LIMITED_JOBS = """
+WITH page AS (
+    SELECT id FROM procrastinate_jobs
+     WHERE id > %(after)s::bigint AND status IN ('todo', 'doing') AND task_name = %(task_name)s::text
+     ORDER BY id LIMIT %(limit)s::int
+), adopted AS (
+    UPDATE procrastinate_jobs AS job SET limit_key = runledger_limit_key_v1(job.task_name, limits.by_param, job.args)
+      FROM limits
+     WHERE job.id = ANY (ARRAY(SELECT id FROM page)) AND limits.task_name = job.task_name
+)
+SELECT max(id) AS last FROM page
+"""
+
+_END_ADOPTION = """
+UPDATE limits SET is_adopted = true WHERE task_name = %(task_name)s::text
+"""
+
+_DELETE_IDLE_LIMIT_KEYS = """
+DELETE FROM limit_keys AS key
+ WHERE full_at < now() - interval '1 hour'
+   AND NOT EXISTS (SELECT FROM procrastinate_jobs WHERE status = 'doing' AND limit_key = key.key)
 """
 
 _NOTIFY_QUEUE_USAGE = """
@@ -259,23 +414,47 @@ SELECT * FROM unnest(%(task_names)s::text[], %(periodic_ids)s::text[], %(crons)s
 """
 
 _LIST_SCHEDULES = """
-SELECT task_name, periodic_id, last_tick, now() AS now FROM schedules
+SELECT task_name, periodic_id, cron, zone, params, missed, last_tick, now() AS now
+  FROM schedules WHERE paused_at IS NULL
 """
 
 _FIRE_SCHEDULE = """
 WITH moved AS (
     UPDATE schedules SET last_tick = %(newest)s::timestamptz
      WHERE task_name = %(task_name)s::text AND periodic_id = %(periodic_id)s::text
-       AND last_tick = %(before)s::timestamptz
-    RETURNING task_name
+       AND last_tick = %(before)s::timestamptz AND paused_at IS NULL
+    RETURNING task_name, owner, params IS NOT NULL AS is_created,
+              runledger_schedule_name_v1(task_name, periodic_id, params IS NOT NULL) AS name
+), job AS (
+    INSERT INTO procrastinate_jobs (task_name, queue_name, priority, lock, queueing_lock, args)
+    SELECT moved.task_name, %(queue)s::text, %(priority)s::int, %(lock)s::text, %(queueing_lock)s::text,
+           -- What the code schedules takes its tick; what a caller has created takes what the caller said.
+           CASE WHEN is_created THEN %(args)s::text::jsonb
+                ELSE %(args)s::text::jsonb || jsonb_build_object('timestamp', tick) END
+      FROM moved, unnest(%(ticks)s::bigint[]) AS tick
+        ON CONFLICT DO NOTHING
+    RETURNING id, task_name, args, queue_name, priority, lock
+), run AS (
+    INSERT INTO action_runs (job_id, action, params, state, queue, priority, lock, owner, tags)
+    SELECT job.id, job.task_name, job.args, 'queued', job.queue_name, job.priority, job.lock, moved.owner,
+           ARRAY[left('schedule:' || moved.name, 64)]
+      FROM job, moved WHERE position(':' IN job.task_name) = 0
 )
-INSERT INTO procrastinate_jobs (task_name, queue_name, priority, lock, queueing_lock, args)
-SELECT moved.task_name, %(queue)s::text, %(priority)s::int, %(lock)s::text, %(queueing_lock)s::text,
-       %(args)s::text::jsonb || jsonb_build_object('timestamp', tick)
-  FROM moved, unnest(%(ticks)s::bigint[]) AS tick
-    ON CONFLICT DO NOTHING
-RETURNING id
+SELECT id FROM job
 """
+
+
+class AboutWorker(NamedTuple):
+    """What a worker says of itself."""
+
+    host: str
+    pid: int
+    version: str
+    queues: Sequence[str] | None
+    """`None`: all."""
+    actions: Sequence[str]
+    """The names of the tasks that it knows."""
+    concurrency: int
 
 
 class EndedJob(NamedTuple):
@@ -302,35 +481,57 @@ class EndedJob(NamedTuple):
     """Whether it waits under its queueing lock again; another job may wait there now."""
 
 
+Place = tuple[str, str]
+"""A queue, and a lock or a key in it."""
+
+
+class Claim(NamedTuple):
+    """What a look at the queue has brought."""
+
+    jobs: list[dict[str, Any]]
+    """With what the ledger knows (`run_id`, `steps`, `crashes`, `is_late`; `None` for one without a run)."""
+    last_lock: Place | None
+    """Where the next look at the locks begins if this one did not see them all; and below, at the keys."""
+    last_key: Place | None
+    seconds: float | None
+    """When there may be room under a limit that had none, or that another worker had in hand; `None`: when one ends."""
+
+
 async def claim_jobs(
     database: Database,
     *,
     worker_id: int,
     limit: int,
     queues: Sequence[str] | None,
-    locks: int,
-    after: tuple[str, str],
-) -> tuple[list[dict[str, Any]], tuple[str, str] | None]:
-    """Take up to `limit` jobs that wait: the highest priority first, then the oldest, one a lock.
+    lines: int,
+    after_lock: Place,
+    after_key: Place,
+) -> Claim:
+    """Take up to `limit` jobs that wait: the highest priority first, then the oldest, one a lock, within the limits.
 
     Args:
         queues: `None` for all.
-        locks: how many locks to look at, 0 to leave locked jobs alone.
-        after: queue and lock behind which that look begins.
-
-    Returns:
-        The jobs, with what the ledger knows (`run_id`, `steps`, `crashes`, `is_late`; `None` for one without a run);
-        and where the next look at the locks begins if this one did not see them all.
+        lines: how many locks, and how many keys of limits, to look at; 0 to leave those jobs alone.
+        after_lock: behind which lock that look begins.
+        after_key: behind which key.
 
     Raises:
         UniqueViolation: another worker has taken a lock at the same moment. Nothing is claimed.
     """
     rows = await database.execute_query_all_async(
-        _CLAIM_JOBS, worker_id=worker_id, limit=limit, queues=queues, locks=locks,
-        after_queue=after[0], after_lock=after[1],
+        _CLAIM_JOBS, worker_id=worker_id, limit=limit, queues=queues, lines=lines, after_lock_queue=after_lock[0],
+        after_lock=after_lock[1], after_key_queue=after_key[0], after_key=after_key[1],
     )  # fmt: skip
-    last_lock = rows[0]["last_lock"]
-    return [row for row in rows if row["id"] is not None], (last_lock[0], last_lock[1]) if last_lock else None
+    return Claim(
+        [row for row in rows if row["id"] is not None],
+        _place(rows[0]["last_lock"]),
+        _place(rows[0]["last_key"]),
+        rows[0]["seconds"],
+    )
+
+
+def _place(pair: list[str] | None) -> Place | None:
+    return (pair[0], pair[1]) if pair else None
 
 
 async def release_due_jobs(database: Database, *, limit: int) -> tuple[int, float | None]:
@@ -367,9 +568,9 @@ async def delete_ended_jobs(database: Database, *, job_ids: Sequence[int]) -> No
     await database.execute_query_all_async(_DELETE_ENDED_JOBS, job_ids=job_ids)
 
 
-async def beat(database: Database, *, worker_id: int) -> None:
-    """Say that a worker lives, and put its row back if another worker took it for dead."""
-    await database.execute_query_all_async(_BEAT, worker_id=worker_id)
+async def beat(database: Database, *, worker_id: int, about: AboutWorker) -> None:
+    """Say that a worker lives and what it is, and put its row back if another worker took it for dead."""
+    await database.execute_query_all_async(_BEAT, worker_id=worker_id, **about._asdict())
 
 
 async def list_held_jobs(database: Database, *, worker_id: int) -> list[dict[str, Any]]:
@@ -423,6 +624,46 @@ async def delete_lost_workers(database: Database, *, lease: float) -> None:
     await database.execute_query_all_async(_DELETE_LOST_WORKERS, lease=float(lease))
 
 
+async def register_limits(database: Database, *, limits: Mapping[str, Limit], tasks: Sequence[str]) -> list[str]:
+    """Make known what the code limits, and that its other tasks have no limit.
+
+    Returns:
+        The limited tasks whose waiting jobs may not have the right keys.
+    """
+    rows = await database.execute_query_all_async(
+        _REGISTER_LIMITS,
+        task_names=list(limits),
+        concurrencies=[limit.concurrency for limit in limits.values()],
+        seconds_a_start=[limit.seconds_a_start for limit in limits.values()],
+        bursts=[limit.burst for limit in limits.values()],
+        by_params=[limit.by for limit in limits.values()],
+        tasks=list(tasks),
+    )
+    return [row["task_name"] for row in rows]
+
+
+async def adopt_limited_jobs(database: Database, *, task_name: str, after: int) -> int | None:
+    """Give some of the jobs of a task, those after the job `after`, the keys of its limit.
+
+    Returns:
+        The `after` to go on with, or `None` if there are no more.
+    """
+    rows = await database.execute_query_all_async(
+        _ADOPT_LIMITED_JOBS, task_name=task_name, after=after, limit=ADOPTED_AT_ONCE
+    )
+    return rows[0]["last"]
+
+
+async def end_adoption(database: Database, *, task_name: str) -> None:
+    """Note that all jobs of a limited task have their keys."""
+    await database.execute_query_all_async(_END_ADOPTION, task_name=task_name)
+
+
+async def delete_idle_limit_keys(database: Database) -> None:
+    """Forget keys that nothing has started of for an hour. A claim makes those it needs anew."""
+    await database.execute_query_all_async(_DELETE_IDLE_LIMIT_KEYS)
+
+
 async def notify_queue_usage(database: Database) -> float:
     """How much of the server's NOTIFY queue is taken, from 0 to 1; asking lets go of what everybody has heard.
 
@@ -449,7 +690,10 @@ async def register_schedules(
 
 
 async def list_schedules(database: Database) -> list[dict[str, Any]]:
-    """Every schedule: `{task_name, periodic_id, last_tick, now}`."""
+    """Every schedule that is not paused: `{task_name, periodic_id, cron, zone, params, missed, last_tick, now}`.
+
+    Only those that somebody has created have `params` and `missed`.
+    """
     return await database.execute_query_all_async(_LIST_SCHEDULES)
 
 
@@ -474,7 +718,7 @@ async def fire_schedule(
         before: the last tick, as this worker knows it.
         newest: the last tick from now on.
         ticks: seconds since 1970 of those that get a job.
-        args: JSON text, to which each job's `timestamp` is added.
+        args: JSON text, to which each job's `timestamp` is added if the code declares the schedule.
 
     Returns:
         How many jobs were inserted.

@@ -55,6 +55,7 @@ class Rescue:
                 (rescued if await self._put_back(job_id) else refused).append(job_id)
         await queries.expire_jobs(self.database, error=_TOO_LATE, limit=BATCH)
         await queries.delete_lost_workers(self.database, lease=self.lease)
+        await queries.delete_idle_limit_keys(self.database)
         return rescued
 
     async def _move_notify_queue_on(self) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from croniter import CroniterBadCronError, croniter
+from croniter import CroniterBadCronError, CroniterBadDateError, CroniterError, croniter
 from procrastinate import exceptions, jobs
+from procrastinate.tasks import Task
 
 from app.engine import queries
 from app.engine.report import one_line
@@ -21,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 LATE = timedelta(minutes=1)
 """What `missed="skip"` calls missed: a tick that nobody could fire for this long."""
-LONGEST_SLEEP_SECONDS = 60.0
+LONGEST_SLEEP_SECONDS = 5.0
+"""How soon a schedule that somebody has created begins."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,10 @@ class Schedule:
             ValueError: the message names what is wrong.
         """
         try:
-            croniter(self.cron)
-        except CroniterBadCronError as error:
-            raise ValueError(f"The schedule of {self.task_name!r}: {self.cron!r} is no cron: {error}") from None
-        try:
-            ZoneInfo(self.zone)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError(
-                f"The schedule of {self.task_name!r}: there is no zone {self.zone!r}; say Europe/Berlin, or UTC."
-            ) from None
+            check_cron(self.cron)
+            check_zone(self.zone)
+        except ValueError as error:
+            raise ValueError(f"The schedule of {self.task_name!r}: {error}") from None
         match self.missed:
             case "skip" | "one":
                 pass
@@ -75,6 +73,11 @@ class Schedule:
                 pass
             case _:
                 raise ValueError(f"The schedule of {self.task_name!r}: missed is 'skip', 'one' or AllUpTo(1 or more).")
+
+    @property
+    def name(self) -> str:
+        """What it is called by those who look at it."""
+        return f"{self.task_name}:{self.periodic_id}" if self.periodic_id else self.task_name
 
     def due(self, after: datetime, now: datetime) -> tuple[list[datetime], datetime | None]:
         """The ticks to fire, the oldest first, and the newest tick after `after` if there is any, fired or not."""
@@ -108,18 +111,58 @@ class Schedule:
         return tick.astimezone(UTC).astimezone(ZoneInfo(self.zone)).fold == 1 and "*" not in self.cron.split()[1]
 
 
-class Scheduler:
-    """Fires what is due. Every worker has one; the database lets one of them fire each tick, and its clock decides."""
+def check_cron(cron: str) -> None:
+    """Refuse a cron that no worker could understand.
 
-    def __init__(self, database: queries.Database, schedules: Sequence[Schedule]) -> None:
+    Raises:
+        ValueError: it has not five or six fields, or they mean nothing, or nothing that ever comes.
+    """
+    try:
+        # croniter's "R" is chance: it would say something else each time it is read.
+        if len(cron.split()) not in (5, 6) or re.search(r"(^|[\s,])[rR]", cron):
+            raise CroniterBadCronError("five fields, or six, the last being seconds")
+        croniter(cron).get_next()
+    except CroniterBadDateError:
+        raise ValueError(f"{cron!r} never comes.") from None
+    except CroniterError as error:
+        raise ValueError(f"{cron!r} is no cron: {error}") from None
+
+
+def check_zone(zone: str) -> None:
+    """Refuse a zone that there is not.
+
+    Raises:
+        ValueError: it is no IANA name.
+    """
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"there is no zone {zone!r}; say Europe/Berlin, or UTC.") from None
+
+
+class Scheduler:
+    """Fires what is due. Every worker has one; the database lets one of them fire each tick, and its clock decides.
+
+    Args:
+        schedules: those that the code declares. Others are read from the database at each look.
+        tasks: the tasks that these can be of.
+    """
+
+    def __init__(
+        self,
+        database: queries.Database,
+        schedules: Sequence[Schedule],
+        tasks: Mapping[str, Task[..., Any, ...]],
+    ) -> None:
         self._database = database
         self._schedules = {(schedule.task_name, schedule.periodic_id): schedule for schedule in schedules}
+        self._tasks = tasks
         self._is_registered = False
 
     async def run(self) -> NoReturn:
         """Fire ticks until cancelled."""
         while True:
-            pause = await self.fire_due() if self._schedules else LONGEST_SLEEP_SECONDS
+            pause = await self.fire_due()
             await asyncio.sleep(min(pause, LONGEST_SLEEP_SECONDS))
 
     async def fire_due(self) -> float:
@@ -128,14 +171,14 @@ class Scheduler:
         Returns:
             Seconds until the next.
         """
-        if not self._is_registered:
+        if self._schedules and not self._is_registered:
             names = [(schedule.task_name, schedule.periodic_id) for schedule in self._schedules.values()]
             crons = [(schedule.cron, schedule.zone) for schedule in self._schedules.values()]
             await queries.register_schedules(self._database, names=names, crons=crons)
             self._is_registered = True
         seconds = LONGEST_SLEEP_SECONDS
         for row in await queries.list_schedules(self._database):
-            if schedule := self._schedules.get((row["task_name"], row["periodic_id"])):
+            if schedule := self._schedule(row):
                 try:
                     await self._fire(schedule, row["last_tick"], row["now"])
                 except exceptions.ConnectorException as error:
@@ -144,6 +187,21 @@ class Scheduler:
                     seconds = min(seconds, 1)
                 seconds = min(seconds, (schedule.next_after(row["now"]) - row["now"]).total_seconds())
         return seconds
+
+    def _schedule(self, row: dict[str, Any]) -> Schedule | None:
+        """What a row stands for; `None` if this worker does not know it."""
+        if row["params"] is None:
+            return self._schedules.get((row["task_name"], row["periodic_id"]))
+        task = self._tasks.get(row["task_name"])
+        if task is None:
+            return None
+        schedule = created(row, lambda: task.configure(task_kwargs=row["params"]).job)
+        try:
+            schedule.check()
+        except ValueError as error:
+            logger.warning("A schedule cannot be understood: %s", error)
+            return None
+        return schedule
 
     async def _fire(self, schedule: Schedule, last_tick: datetime, now: datetime) -> None:
         ticks, newest = schedule.due(last_tick, now)
@@ -163,3 +221,9 @@ class Scheduler:
             )
             if fired:
                 logger.info("Fired %d ticks of %s", fired, schedule.task_name)
+
+
+def created(row: Mapping[str, Any], template: Callable[[], jobs.Job]) -> Schedule:
+    """The schedule in a row that somebody has created."""
+    missed: Missed = row["missed"] if isinstance(row["missed"], str) else AllUpTo(row["missed"])  # pyright: ignore[reportAssignmentType]
+    return Schedule(row["task_name"], row["periodic_id"], row["cron"], row["zone"], missed, template)

@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from procrastinate import exceptions, jobs, utils
@@ -22,12 +24,15 @@ from procrastinate import worker as upstream
 from procrastinate.job_context import JobContext
 from typing_extensions import override
 
+from app import __version__
 from app.engine import queries
+from app.engine.adoption import register_limits
 from app.engine.claims import ClaimedJob, Claims
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.endings import TOO_LATE, Ending, Released
 from app.engine.finisher import Finisher
 from app.engine.heartbeat import Heartbeat
+from app.engine.limits import Limit
 from app.engine.link import Links
 from app.engine.manager import JobManager
 from app.engine.performance import Describe, Performance, Stop
@@ -54,6 +59,7 @@ class Worker(upstream.Worker):
         describe: makes the problem object of an error that a task raised.
         timeouts: seconds that a task may take, by its name.
         schedules: what is deferred by the clock.
+        limits: how many jobs of a task may run at once, and how often one may start, by its name.
         sweep_interval: seconds between two looks for abandoned jobs.
         crash_cap: how many lost workers make a job fail.
         options: those of Procrastinate's `Worker`.
@@ -65,6 +71,7 @@ class Worker(upstream.Worker):
         describe: Describe,
         timeouts: dict[str, float] | None = None,
         schedules: Sequence[Schedule] = (),
+        limits: Mapping[str, Limit] | None = None,
         sweep_interval: float = 10,
         crash_cap: int = 3,
         **options: Any,
@@ -74,6 +81,8 @@ class Worker(upstream.Worker):
         self.has_stuck_job = False
         """Whether a job went on after its time: only the end of this process will end it."""
         self._timeouts = timeouts or {}
+        self._limits = limits or {}
+        self._limits_are_known = False
         self._sweep_interval = sweep_interval
         self._crash_cap = crash_cap
         assert isinstance(self.app.connector, SQLAlchemyAsyncConnector)
@@ -81,8 +90,8 @@ class Worker(upstream.Worker):
         self._connector = self.app.connector.with_own_pool()
         self._manager = JobManager(self._connector)
         self._links = Links(self._connector.engine, timeout=self._connector.timeout)
-        self._heartbeat = Heartbeat(self._links.heartbeat, interval=self.update_heartbeat_interval)
-        self._scheduler = Scheduler(self._links.care, schedules)
+        self._heartbeat = Heartbeat(self._links.heartbeat, self._about(), interval=self.update_heartbeat_interval)
+        self._scheduler = Scheduler(self._links.care, schedules, self.app.tasks)
         self._claims = Claims(self._links.claims, None if self.queues is None else list(self.queues))
         self._finisher = Finisher(
             self._links.endings, delete_jobs=self.delete_jobs, on_written=self._look_again_after_writing
@@ -94,6 +103,16 @@ class Worker(upstream.Worker):
         self._rung = asyncio.Event()
         # Whether the database may hold jobs for us that we do not perform.
         self._in_doubt = False
+
+    def _about(self) -> queries.AboutWorker:
+        return queries.AboutWorker(
+            socket.gethostname(),
+            os.getpid(),
+            __version__,
+            None if self.queues is None else list(self.queues),
+            sorted(self.app.tasks),
+            self.concurrency,
+        )
 
     # The loop ----------------------------------------------------------------------------------------------
 
@@ -117,7 +136,7 @@ class Worker(upstream.Worker):
 
     async def _is_done(self) -> bool:
         """With `wait=False`: nothing is left to do, and nothing has become due meanwhile."""
-        if self.wait or self._performances or len(self._finisher):
+        if self.wait or self._performances or len(self._finisher) or self._claims.is_contended:
             return False
         with contextlib.suppress(exceptions.ConnectorException):
             if (await queries.release_due_jobs(self._links.claims, limit=DUE_BATCH))[0]:
@@ -131,18 +150,23 @@ class Worker(upstream.Worker):
         return self.concurrency - max(len(self._performances), len(self._finisher) - self.concurrency)
 
     async def _wait_for_news(self) -> None:
-        await utils.wait_any(
-            self._new_job_event.wait(), self._stop_event.wait(), asyncio.sleep(self.fetch_job_polling_interval)
-        )
+        seconds = self.fetch_job_polling_interval
+        if self._claims.seconds is not None and self._free_slots():
+            # There will be room under a limit.
+            seconds = min(seconds, self._claims.seconds)
+        await utils.wait_any(self._new_job_event.wait(), self._stop_event.wait(), asyncio.sleep(seconds))
 
     def _look_again_after_writing(self, jobs: list[ClaimedJob]) -> None:
-        if self._more_wait or not self.wait or any(job.lock for job in jobs):
+        if self._more_wait or not self.wait or any(job.is_waited_for for job in jobs):
             self._new_job_event.set()
 
     async def _claim(self, limit: int) -> list[ClaimedJob]:
         """The next jobs; none if the database cannot say now."""
         assert self.worker_id is not None
         try:
+            if not self._limits_are_known:
+                await register_limits(self._links.claims, self._limits, tasks=sorted(self.app.tasks))
+                self._limits_are_known = True
             if self._in_doubt:
                 await self._put_back_unperformed(self.worker_id)
                 self._in_doubt = False

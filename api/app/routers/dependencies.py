@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.config import Settings
 from app.engine.manager import JobManager
+from app.engine.schedule import Schedule
 from app.runs.actions import Actions
 from app.runs.events import Bell
 from app.runs.intake import Intake
@@ -28,6 +30,8 @@ class Services:
     bell: Bell
     stopping: asyncio.Event
     """Set when the process is told to stop: open streams end."""
+    schedules: Sequence[Schedule]
+    """Those that the code declares."""
 
 
 async def services(request: Request) -> Services:

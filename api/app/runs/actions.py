@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from typing_extensions import override
 
 from app.engine.app import App
+from app.engine.limits import Limit
 from app.engine.retry import Retry
 from app.errors import InvalidInput, Rejected, UnknownAction
 from app.runs.child import call_in_child, check_importable
@@ -76,7 +77,13 @@ class Actions(Mapping[str, Action]):
         self._actions: dict[str, Action] = {}
 
     def __call__(
-        self, name: str | None = None, *, retry: Retry | None = None, timeout: float | None = None, **options: Any
+        self,
+        name: str | None = None,
+        *,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        limit: Limit | None = None,
+        **options: Any,
     ) -> Callable[[Perform], Task[..., Any, ...]]:
         """Make a function an action.
 
@@ -85,10 +92,11 @@ class Actions(Mapping[str, Action]):
             retry: when to try again; up to five attempts with exponential backoff if not given.
             timeout: seconds that an attempt may take, unless it asks for more by `run.extend()`; then it fails, and is
                 retried like any other failure. Not given: as long as it takes.
+            limit: how many of its runs may run at once, and how often one may start, over all workers.
             options: of `procrastinate.App.task`: queue, priority, lock, queueing_lock.
 
         Raises:
-            ValueError: the name cannot be one, or the timeout.
+            ValueError: the name cannot be one, or the timeout, or the limit.
             TypeError: a parameter or the result has no type hint, or a plain function cannot be called in a child
                 process.
         """
@@ -100,6 +108,9 @@ class Actions(Mapping[str, Action]):
             action = self._register(name or function.__name__, function, retry or Retry(), options)
             if timeout is not None:
                 self._app.timeouts[action.name] = timeout
+            if limit is not None:
+                _check(limit, action)
+                self._app.limits[action.name] = limit
             self._actions[action.name] = action
             return action.task
 
@@ -198,6 +209,12 @@ class _Signature:
         except (ValueError, InvalidInput) as error:
             raise Rejected(f"What the action returned cannot be stored as JSON: {error}") from error
         return value
+
+
+def _check(limit: Limit, action: Action) -> None:
+    limit.check()
+    if limit.by is not None and limit.by not in action.input.model_fields:
+        raise ValueError(f"The limit of action {action.name!r} is by {limit.by!r}, which is no parameter of it.")
 
 
 def _is_model(hint: Any) -> bool:

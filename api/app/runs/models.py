@@ -26,6 +26,10 @@ _TROUBLE = (
     "CASE WHEN (state = ANY (ARRAY['retrying'::text, 'failed'::text, 'cancelled'::text])) "
     "THEN state ELSE NULL::text END"
 )
+_FINGERPRINT = (
+    "CASE WHEN ((state = 'failed'::text) AND COALESCE((discarded_at < finished_at), true)) "
+    "THEN runledger_fingerprint_v1(action, error) ELSE NULL::text END"
+)
 
 
 class Base(DeclarativeBase):
@@ -57,6 +61,7 @@ class ActionRun(Base):
         Index(None, "trouble", "job_id", postgresql_where=text("trouble IS NOT NULL")),
         Index(None, "owner", "job_id", postgresql_where=text("owner IS NOT NULL")),
         Index(None, "start_deadline", postgresql_where=text("start_deadline IS NOT NULL")),
+        Index(None, "fingerprint", "job_id", postgresql_where=text("fingerprint IS NOT NULL")),
         Index(None, "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'")),
         # A run that succeeds is rewritten twice: room on the page lets it stay there, without touching an index.
         {"postgresql_with": {"fillfactor": 50}},
@@ -98,6 +103,10 @@ class ActionRun(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+    #: When somebody had seen enough of its failure. It stays in the ledger, and is no dead letter any more.
+    discarded_at: Mapped[datetime | None]
+    #: Of a failed run that nobody has discarded: which failures are like this one.
+    fingerprint: Mapped[str | None] = mapped_column(Computed(_FINGERPRINT, persisted=True))
     #: Procrastinate's id of the worker that holds it, or held it last.
     worker_id: Mapped[int | None] = mapped_column(BigInteger)
     parent_id: Mapped[str | None] = mapped_column(ID)
@@ -140,12 +149,24 @@ class RunStep(Base):
 
 
 class Schedule(Base):
-    """When the jobs of a schedule were last deferred. Whoever moves `last_tick` on inserts them, in one transaction."""
+    """When the jobs of a schedule were last deferred. Whoever moves `last_tick` on inserts them, in one transaction.
+
+    One that is declared in code has no `params`; one that was created through the API has its name as `periodic_id`.
+    """
 
     __tablename__ = "schedules"
+    __table_args__ = (Index(None, "periodic_id", unique=True, postgresql_where=text("params IS NOT NULL")),)
 
     task_name: Mapped[str] = mapped_column(primary_key=True)
     periodic_id: Mapped[str] = mapped_column(primary_key=True)
     cron: Mapped[str]
     zone: Mapped[str]
     last_tick: Mapped[datetime] = mapped_column(server_default=text("now()"))
+    params: Mapped[dict[str, Any] | None]
+    #: "skip", "one", or a number: up to so many.
+    missed: Mapped[Any | None]
+    #: Who sees its runs.
+    owner: Mapped[str | None]
+    created_by: Mapped[str | None]
+    paused_at: Mapped[datetime | None]
+    paused_by: Mapped[str | None]

@@ -1,0 +1,89 @@
+"""Dead letters: the runs that have failed for good, by likeness, and what to do with all that are alike."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from procrastinate.exceptions import UniqueViolation
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.control import queries
+from app.control.schemas import DeadLetter, DeadLetterList, DeadLetterOutcome
+from app.engine.connector import translated_errors
+from app.errors import DeadLetterNotFound
+from app.outbound.postgres.database import autocommit
+
+BATCH = 100
+BATCHES = 100
+"""So many one request sees to, each a transaction of its own."""
+
+
+async def list_all(engine: AsyncEngine, *, action: str | None, limit: int) -> DeadLetterList:
+    """Failures by likeness, those seen last first."""
+    async with autocommit(engine).connect() as connection:
+        rows = await queries.list_dead_letters(connection, action=action, limit=limit)
+    return DeadLetterList(items=[DeadLetter.model_validate(dict(row._mapping)) for row in rows])
+
+
+async def retry(engine: AsyncEngine, fingerprint: str) -> DeadLetterOutcome:
+    """Give all that are alike another attempt, the oldest first.
+
+    Raises:
+        DeadLetterNotFound: here and below, there is none.
+    """
+    found = done = 0
+    async for job_ids in _batches(engine, fingerprint):
+        found += len(job_ids)
+        try:
+            done += await _retry(engine, job_ids)
+        except UniqueViolation:
+            done += await _retry_one_by_one(engine, job_ids)
+    return _outcome(found, done)
+
+
+async def discard(engine: AsyncEngine, fingerprint: str) -> DeadLetterOutcome:
+    """Let all that are alike be dead letters no more. They stay in the ledger, failed; one that is retried all the
+    same, and fails again, is a dead letter again.
+    """
+    found = done = 0
+    async for job_ids in _batches(engine, fingerprint):
+        found += len(job_ids)
+        async with autocommit(engine).connect() as connection:
+            done += await queries.discard_failed_runs(connection, fingerprint=fingerprint, job_ids=job_ids)
+    return _outcome(found, done)
+
+
+async def _batches(engine: AsyncEngine, fingerprint: str) -> AsyncIterator[Sequence[int]]:
+    """In order, so that one that fails again meanwhile is not met again."""
+    after = 0
+    for _ in range(BATCHES):
+        async with autocommit(engine).connect() as connection:
+            job_ids = await queries.list_dead_jobs(connection, fingerprint=fingerprint, after=after, limit=BATCH)
+        if job_ids:
+            yield job_ids
+        if len(job_ids) < BATCH:
+            return
+        after = job_ids[-1]
+
+
+async def _retry(engine: AsyncEngine, job_ids: Sequence[int]) -> int:
+    with translated_errors():
+        async with autocommit(engine).connect() as connection:
+            return await queries.retry_failed_jobs(connection, job_ids=job_ids)
+
+
+async def _retry_one_by_one(engine: AsyncEngine, job_ids: Sequence[int]) -> int:
+    done = 0
+    for job_id in job_ids:
+        try:
+            done += await _retry(engine, [job_id])
+        except UniqueViolation:
+            # Another job waits under its queueing lock, and does the same work.
+            continue
+    return done
+
+
+def _outcome(found: int, done: int) -> DeadLetterOutcome:
+    if found == 0:
+        raise DeadLetterNotFound(detail="No failed run has that fingerprint.")
+    return DeadLetterOutcome(done=done, skipped=found - done, more=found >= BATCH * BATCHES)
