@@ -89,7 +89,7 @@ async def submit_runs(body: RunBatch, services: ServicesDep, principal: Writes, 
     """Submit up to 1,000 runs. Each is accepted or refused by itself; those accepted are stored when this answers."""
     outcomes = await service.submit_all(services.intake, services.actions, body.runs, origin(principal, request))
     return BatchAccepted(
-        items=[BatchItem(id=each) if isinstance(each, str) else BatchItem(error=document(each)) for each in outcomes]
+        items=[each if isinstance(each, BatchItem) else BatchItem(error=document(each)) for each in outcomes]
     )
 
 

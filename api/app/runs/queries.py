@@ -24,14 +24,19 @@ _RUN = (ActionRun.__table__, func.now().label("read_at"))
 NewRun = dict[str, Any]
 StoredRun = dict[str, Any]
 
-_INSERT_RUNS = """
-WITH asked AS MATERIALIZED (
-    SELECT nextval('procrastinate_jobs_id_seq') AS job_id, run.*
+_ASKED = """
+    SELECT nextval('procrastinate_jobs_id_seq') AS job_id, run.position, run.action, run.params, run.queue, run.priority,
+           run.lock, run.queueing_lock, run.start_deadline, run.tags, run.max_attempts, run.parent_id, run.replay_of,
+           run.trace_context, run.owner, run.principal, run.idempotency_key, run.fingerprint,
+           coalesce(run.schedule_at, now() + run.delay * interval '1 second') AS schedule_at
       FROM jsonb_to_recordset(%(runs)s::text::jsonb) AS run(
-           action text, params jsonb, queue text, priority integer, lock text, queueing_lock text,
-           schedule_at timestamptz, start_deadline timestamptz, tags text[], max_attempts integer, parent_id text,
-           replay_of text, trace_context jsonb, owner text)
-), job AS (
+           position integer, action text, params jsonb, queue text, priority integer, lock text, queueing_lock text,
+           schedule_at timestamptz, delay float8, start_deadline timestamptz, tags text[], max_attempts integer,
+           parent_id text, replay_of text, trace_context jsonb, owner text,
+           principal text, idempotency_key text, fingerprint text)
+"""
+_INSERTED = """
+job AS (
     INSERT INTO procrastinate_jobs (id, task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at)
     SELECT job_id, action, params, queue, priority, lock, queueing_lock, schedule_at FROM asked
 ), run AS (
@@ -43,7 +48,25 @@ WITH asked AS MATERIALIZED (
       FROM asked
     RETURNING *
 )
+"""
+_INSERT_RUNS = f"""
+WITH asked AS MATERIALIZED ({_ASKED}), {_INSERTED}
 SELECT run.*, now() AS read_at FROM run ORDER BY job_id
+"""
+# Whose key is taken is not stored. Keys in their order, and before the jobs: nobody waits for whom he keeps waiting.
+_INSERT_KEYED_RUNS = f"""
+WITH sent AS MATERIALIZED (
+    SELECT asked.*, set_config('lock_timeout', '250ms', true) FROM ({_ASKED}) AS asked
+), keyed AS (
+    INSERT INTO idempotency_keys (principal, key, fingerprint, job_id)
+    SELECT principal, idempotency_key, fingerprint, job_id FROM sent
+     WHERE idempotency_key IS NOT NULL ORDER BY principal, idempotency_key, position
+        ON CONFLICT DO NOTHING
+    RETURNING job_id
+), asked AS MATERIALIZED (
+    SELECT * FROM sent WHERE idempotency_key IS NULL OR job_id IN (SELECT job_id FROM keyed) ORDER BY position
+), {_INSERTED}
+SELECT run.*, now() AS read_at, asked.position FROM run JOIN asked USING (job_id) ORDER BY job_id
 """
 
 
@@ -56,17 +79,23 @@ class Holder:
     attempt: int
 
 
-async def insert_runs(database: Database, runs: Sequence[NewRun]) -> list[StoredRun]:
+async def insert_runs(database: Database, runs: Sequence[NewRun]) -> list[StoredRun | None]:
     """Insert runs and their jobs, in one statement; NOTIFY rings for the workers at commit.
 
     Args:
-        runs: action, params, queue, priority and max_attempts; optional: lock, queueing_lock, schedule_at,
-            start_deadline, tags, parent_id, replay_of, trace_context, owner.
+        runs: action, params, queue, priority and max_attempts; optional: lock, queueing_lock, schedule_at or delay
+            (seconds), start_deadline, tags, parent_id, replay_of, trace_context, owner; and principal, idempotency_key
+            and fingerprint, all three or none.
 
     Returns:
-        The runs, in the order given.
+        The runs, in the order given; `None` for one whose idempotency key is taken.
     """
-    return await database.execute_query_all_async(_INSERT_RUNS, runs=json.dumps(runs, default=str))
+    if not any("idempotency_key" in run for run in runs):
+        return [*await database.execute_query_all_async(_INSERT_RUNS, runs=json.dumps(runs, default=str))]
+    placed = [{**run, "position": position} for position, run in enumerate(runs)]
+    rows = await database.execute_query_all_async(_INSERT_KEYED_RUNS, runs=json.dumps(placed, default=str))
+    stored = {row["position"]: row for row in rows}
+    return [stored.get(position) for position in range(len(runs))]
 
 
 async def get_run(connection: AsyncConnection, run_id: str, *, owner: str | None = None) -> RunRow | None:

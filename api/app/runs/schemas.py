@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 
 from app.runs.queries import EventRow, RunRow, StoredRun
 from app.runs.state import RunState
@@ -30,7 +40,38 @@ def _in_utc(time: datetime) -> datetime:
     return utc
 
 
+LONGEST_DELAY_SECONDS = 10 * 366 * 86_400
 ScheduleTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
+class UniqueScope(StrEnum):
+    """Among which runs one is unique."""
+
+    WAITING = "waiting"
+    """Those that wait: scheduled, queued, retrying."""
+    UNENDED = "unended"
+    """Those that wait or run."""
+
+
+class OnConflict(StrEnum):
+    """What to do when the run is not unique."""
+
+    RETURN_EXISTING = "return_existing"
+    """Answer 200 with the run that is there."""
+    REPLACE = "replace"
+    """Cancel the run that is there if it waits, and take its place; one that runs is not replaced: 409."""
+    REJECT = "reject"
+    """Answer 409 with its id."""
+
+
+class Unique(BaseModel):
+    """At most one run of this key, of the same action and owner. What counts is the newest run of the key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: LockName
+    scope: UniqueScope = Field(default=UniqueScope.UNENDED, description="Among runs that wait, or wait or run.")
+    on_conflict: OnConflict = OnConflict.RETURN_EXISTING
 
 
 class RunCreate(BaseModel):
@@ -50,10 +91,21 @@ class RunCreate(BaseModel):
     lock: LockName | None = Field(default=None, description="Runs of one lock are performed one after the other.")
     queueing_lock: LockName | None = Field(default=None, description="At most one run of it waits at a time.")
     schedule_at: ScheduleTime | None = Field(default=None, description="Not before this time.")
+    delay: Annotated[float, Field(strict=True, ge=0, le=LONGEST_DELAY_SECONDS, allow_inf_nan=False)] | None = Field(
+        default=None, description="Not before so many seconds have passed, by the database's clock."
+    )
     start_deadline: ScheduleTime | None = Field(
         default=None, description="A run that has not started by then fails, with the problem `/problems/too-late`."
     )
     tags: list[Tag] = Field(default_factory=list, max_length=20)
+    unique: Unique | None = Field(default=None, description="At most one such run at a time.")
+
+    @field_validator("delay")
+    @classmethod
+    def _one_time(cls, delay: float | None, sent: ValidationInfo) -> float | None:
+        if delay is not None and sent.data.get("schedule_at") is not None:
+            raise ValueError("Send schedule_at or delay, not both.")
+        return delay
 
 
 class RunBatch(BaseModel):
@@ -71,6 +123,7 @@ class BatchItem(BaseModel):
     """What became of one request: the id of its run, or a problem object."""
 
     id: str | None = None
+    replaced: str | None = Field(default=None, description="The run whose place it took.")
     error: dict[str, Any] | None = None
 
 
@@ -94,8 +147,11 @@ class Links(BaseModel):
 
     self: str
     events: str
+    result: str
     cancel: str
     retry: str
+    replay: str
+    why: str
 
 
 class RunRead(BaseModel):
@@ -123,6 +179,7 @@ class RunRead(BaseModel):
     parent_id: str | None
     replay_of: str | None
     trace_id: str | None
+    last_seq: int = Field(description="The id of its newest event.")
     links: Links
 
 
@@ -164,6 +221,7 @@ def read_event(row: EventRow) -> EventRead:
 _SAME_NAME = [
     "id", "action", "params", "result", "error", "attempt", "max_attempts", "queue", "priority", "lock", "tags",
     "schedule_at", "start_deadline", "created_at", "started_at", "finished_at", "parent_id", "replay_of",
+    "last_seq",
 ]  # fmt: skip
 
 
@@ -188,4 +246,12 @@ def _trace_id(context: dict[str, Any] | None) -> str | None:
 
 def _links(run_id: str) -> Links:
     run = f"/runs/{run_id}"
-    return Links(self=run, events=f"{run}/events", cancel=f"{run}/cancel", retry=f"{run}/retry")
+    return Links(
+        self=run,
+        events=f"{run}/events",
+        result=f"{run}/result",
+        cancel=f"{run}/cancel",
+        retry=f"{run}/retry",
+        replay=f"{run}/replay",
+        why=f"{run}/why",
+    )
