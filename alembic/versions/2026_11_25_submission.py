@@ -1,4 +1,4 @@
-"""Keys that make a submission safe to send again, and runs unique; lists of a queue's runs."""
+"""Keys that make a submission safe to send again, and runs unique; lists of a queue's and of a tag's runs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -39,9 +39,26 @@ def upgrade() -> None:
         ["queue", "job_id"],
         postgresql_where=sa.text("queue <> 'default'"),
     )
+    # Ordered, which the index of arrays is not: the newest runs of a tag are read, and not all of them.
+    op.create_table(
+        "run_tags",
+        sa.Column("tag", sa.Text(), nullable=False),
+        sa.Column("job_id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("tag", "job_id", name="pk_run_tags"),
+    )
+    op.execute("INSERT INTO run_tags (tag, job_id) SELECT DISTINCT unnest(tags), job_id FROM action_runs")
+    op.drop_index("ix_action_runs_tags", "action_runs")
 
 
 def downgrade() -> None:
+    op.create_index(
+        "ix_action_runs_tags",
+        "action_runs",
+        ["tags"],
+        postgresql_using="gin",
+        postgresql_where=sa.text("tags <> '{}'"),
+    )
+    op.drop_table("run_tags")
     op.drop_index("ix_action_runs_queue_job_id", "action_runs")
     op.drop_table("unique_runs")
     op.drop_table("idempotency_keys")

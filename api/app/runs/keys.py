@@ -62,9 +62,7 @@ async def lock_unique_run(connection: AsyncConnection, *, owner: str, action: st
 
 async def set_unique_run(connection: AsyncConnection, *, owner: str, action: str, key: str, job_id: int) -> None:
     """Make a run the newest of a unique key whose lock is held."""
-    statement = text(
-        "UPDATE unique_runs SET job_id = :job_id WHERE owner = :owner AND action = :action AND key = :key"
-    )
+    statement = text("UPDATE unique_runs SET job_id = :job_id WHERE owner = :owner AND action = :action AND key = :key")
     await connection.execute(statement, {"owner": owner, "action": action, "key": key, "job_id": job_id})
 
 

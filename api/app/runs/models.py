@@ -56,7 +56,6 @@ class ActionRun(Base):
         Index(None, "trouble", "job_id", postgresql_where=text("trouble IS NOT NULL")),
         Index(None, "owner", "job_id", postgresql_where=text("owner IS NOT NULL")),
         Index(None, "queue", "job_id", postgresql_where=text("queue <> 'default'")),
-        Index(None, "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'")),
         # A run that succeeds is rewritten twice: room on the page lets it stay there, without touching an index.
         {"postgresql_with": {"fillfactor": 50}},
     )
@@ -134,6 +133,15 @@ class RunStep(Base):
     attempt: Mapped[int]
     result: Mapped[Any | None]
     finished_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+
+
+class RunTag(Base):
+    """Which runs have a tag, in the order in which they were accepted."""
+
+    __tablename__ = "run_tags"
+
+    tag: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
 
 
 class IdempotencyKey(Base):

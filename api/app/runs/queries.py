@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, Text, bindparam, func, or_, select, text
+from sqlalchemy import Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.engine.queries import Database
 from app.runs.models import ActionRun, RunEvent
-from app.runs.state import RunState
 
 RunRow = Row[Any]
 EventRow = Row[Any]
@@ -54,7 +53,7 @@ WITH asked AS MATERIALIZED ({_ASKED}), {_INSERTED}
 SELECT run.*, now() AS read_at FROM run ORDER BY job_id
 """
 # Whose key is taken is not stored. Keys in their order, and before the jobs: nobody waits for whom he keeps waiting.
-_INSERT_KEYED_RUNS = f"""
+_INSERT_MARKED_RUNS = f"""
 WITH sent AS MATERIALIZED (
     SELECT asked.*, set_config('lock_timeout', '250ms', true) FROM ({_ASKED}) AS asked
 ), keyed AS (
@@ -65,8 +64,22 @@ WITH sent AS MATERIALIZED (
     RETURNING job_id
 ), asked AS MATERIALIZED (
     SELECT * FROM sent WHERE idempotency_key IS NULL OR job_id IN (SELECT job_id FROM keyed) ORDER BY position
-), {_INSERTED}
+), {_INSERTED}, tag AS (
+    INSERT INTO run_tags (tag, job_id) SELECT DISTINCT unnest(tags), job_id FROM asked
+)
 SELECT run.*, now() AS read_at, asked.position FROM run JOIN asked USING (job_id) ORDER BY job_id
+"""
+
+
+_LIST_NEW_EVENTS = """
+SELECT event.run_id, event.seq, event.at, event.type, event.data
+  FROM unnest(%(run_ids)s::text[], %(seqs)s::int[]) AS watched (run_id, seen)
+  CROSS JOIN LATERAL (
+    SELECT * FROM run_events WHERE run_id = watched.run_id AND seq > watched.seen
+     ORDER BY seq LIMIT %(limit)s::int) AS event
+"""
+_LIST_RUNS_BY_ID = """
+SELECT *, now() AS read_at FROM action_runs WHERE id = ANY (%(run_ids)s::text[]) ORDER BY job_id
 """
 
 
@@ -90,10 +103,10 @@ async def insert_runs(database: Database, runs: Sequence[NewRun]) -> list[Stored
     Returns:
         The runs, in the order given; `None` for one whose idempotency key is taken.
     """
-    if not any("idempotency_key" in run for run in runs):
+    if not any("idempotency_key" in run or run.get("tags") for run in runs):
         return [*await database.execute_query_all_async(_INSERT_RUNS, runs=json.dumps(runs, default=str))]
     placed = [{**run, "position": position} for position, run in enumerate(runs)]
-    rows = await database.execute_query_all_async(_INSERT_KEYED_RUNS, runs=json.dumps(placed, default=str))
+    rows = await database.execute_query_all_async(_INSERT_MARKED_RUNS, runs=json.dumps(placed, default=str))
     stored = {row["position"]: row for row in rows}
     return [stored.get(position) for position in range(len(runs))]
 
@@ -104,59 +117,6 @@ async def get_run(connection: AsyncConnection, run_id: str, *, owner: str | None
     if owner is not None:
         statement = statement.where(ActionRun.owner == owner)
     return (await connection.execute(statement)).first()
-
-
-async def list_runs(
-    connection: AsyncConnection,
-    *,
-    limit: int,
-    owner: str | None = None,
-    before: int | None = None,
-    action: str | None = None,
-    state: RunState | None = None,
-    queue: str | None = None,
-    tag: str | None = None,
-) -> list[RunRow]:
-    """Runs, newest first, older than the one whose job is `before`; the owner's only, if one is given."""
-    statement = select(*_RUN).order_by(ActionRun.job_id.desc()).limit(limit)
-    if owner is not None:
-        statement = statement.where(ActionRun.owner == owner)
-    if before is not None:
-        statement = statement.where(ActionRun.job_id < before)
-    if action is not None:
-        statement = statement.where(ActionRun.action == action)
-    if queue is not None:
-        statement = statement.where(ActionRun.queue == queue)
-    if tag is not None:
-        # The second condition is the index's own, without which it is not used.
-        statement = statement.where(
-            text("tags @> ARRAY[CAST(:tag AS text)] AND tags <> '{}'").bindparams(bindparam("tag", tag, Text()))
-        )
-    if state is not None:
-        statement = statement.where(_is_in(state))
-    return list((await connection.execute(statement)).all())
-
-
-def _is_in(state: RunState) -> Any:
-    # Until a worker has looked, a scheduled run whose time has come is still written as scheduled.
-    due = (ActionRun.state == RunState.SCHEDULED) & (ActionRun.schedule_at <= func.now())
-    match state:
-        case RunState.QUEUED:
-            return _is_unended() & or_(ActionRun.state == state, due)
-        case RunState.SCHEDULED:
-            return _is_unended() & (ActionRun.state == state) & ~due
-        case RunState.RUNNING:
-            return _is_unended() & (ActionRun.state == state)
-        case RunState.RETRYING | RunState.FAILED | RunState.CANCELLED:
-            return ActionRun.trouble == state
-        case RunState.SUCCEEDED:
-            return ActionRun.state == state
-
-
-def _is_unended() -> Any:
-    # By their jobs: what waits or runs is few, and has an index; there is none on the state of runs.
-    jobs = text("SELECT id FROM procrastinate_jobs WHERE status IN ('todo', 'doing')")
-    return ActionRun.job_id.in_(jobs.columns(ActionRun.__table__.c.job_id))
 
 
 async def get_steps(connection: AsyncConnection, run_id: str) -> dict[str, Any]:
@@ -221,6 +181,18 @@ async def list_events(connection: AsyncConnection, run_id: str, *, after: int, l
     return list((await connection.execute(statement)).all())
 
 
+async def list_new_events(database: Database, seen: dict[str, int], *, limit: int) -> list[dict[str, Any]]:
+    """The events of several runs, each run's after the `seq` that was seen, in order; up to `limit` of each."""
+    return await database.execute_query_all_async(
+        _LIST_NEW_EVENTS, run_ids=list(seen), seqs=list(seen.values()), limit=limit
+    )
+
+
+async def list_runs_by_id(database: Database, run_ids: Collection[str]) -> list[StoredRun]:
+    """The runs of these ids, in the order of acceptance."""
+    return await database.execute_query_all_async(_LIST_RUNS_BY_ID, run_ids=list(run_ids))
+
+
 async def requeue_ended_job(connection: AsyncConnection, *, job_id: int) -> bool:
     """Put the job of a run that failed or was cancelled back into its queue.
 
@@ -249,7 +221,7 @@ WITH page AS MATERIALIZED (
      WHERE id = ANY (ARRAY(SELECT job_id FROM old)) AND status NOT IN ('todo', 'doing')
        FOR UPDATE SKIP LOCKED
 ), run AS MATERIALIZED (
-    SELECT id, job_id FROM action_runs
+    SELECT id, job_id, tags FROM action_runs
      WHERE id = ANY (ARRAY(SELECT id FROM old
                             WHERE job_id = ANY (ARRAY(SELECT id FROM job))
                                OR NOT job_id = ANY (ARRAY(SELECT id FROM known))))
@@ -259,6 +231,11 @@ WITH page AS MATERIALIZED (
     DELETE FROM run_events WHERE run_id = ANY (ARRAY(SELECT id FROM run))
 ), jobs_deleted AS (
     DELETE FROM procrastinate_jobs WHERE id = ANY (ARRAY(SELECT job_id FROM run))
+), tags_deleted AS (
+    DELETE FROM run_tags USING (SELECT unnest(tags) AS tag, job_id FROM run) AS tagged
+     WHERE run_tags.tag = tagged.tag AND run_tags.job_id = tagged.job_id
+), unique_deleted AS (
+    DELETE FROM unique_runs WHERE job_id = ANY (ARRAY(SELECT job_id FROM run))
 ), runs_deleted AS (
     DELETE FROM action_runs WHERE id = ANY (ARRAY(SELECT id FROM run))
 )

@@ -119,6 +119,39 @@ class RunBatch(BaseModel):
     runs: list[Any] = Field(min_length=1, max_length=1000, description="Each like the body of `POST /runs`.")
 
 
+class RunReplay(BaseModel):
+    """What is to be different when a run is submitted again."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}]})
+
+    params: dict[str, Any] | None = Field(default=None, description="The whole input; the old run's if not given.")
+    queue: Name | None = None
+    priority: Annotated[int, Field(strict=True, ge=-32768, le=32767)] | None = None
+
+
+class RunFilter(BaseModel):
+    """Which runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: RunState | None = None
+    action: Annotated[str, StringConstraints(max_length=64, pattern=NO_NUL)] | None = None
+    queue: Annotated[str, StringConstraints(max_length=40, pattern=NO_NUL)] | None = None
+    tag: Annotated[str, StringConstraints(max_length=64, pattern=NO_NUL)] | None = None
+    since: ScheduleTime | None = Field(default=None, description="Accepted at this time or later.")
+    until: ScheduleTime | None = Field(default=None, description="Accepted before this time.")
+    q: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_NUL)] | None = Field(
+        default=None, description="Text in the params, in any case; params larger than 8 kB are not searched."
+    )
+
+
+class RunQuery(RunFilter):
+    """Which runs, and how many of them."""
+
+    limit: int = Field(default=50, ge=1, le=200)
+    cursor: str | None = Field(default=None, max_length=64, description="`next` of the page before.")
+
+
 class BatchItem(BaseModel):
     """What became of one request: the id of its run, or a problem object."""
 
@@ -188,6 +221,9 @@ class RunPage(BaseModel):
 
     items: list[RunRead]
     next: str | None = Field(description="The `cursor` of the next page; null on the last one.")
+    searched_until: AwareDatetime | None = Field(
+        default=None, description="How far back this page has looked, if that was too far to go on: `next` goes on."
+    )
 
 
 class EventRead(BaseModel):
@@ -212,9 +248,9 @@ def read_run(row: RunRow | StoredRun) -> RunRead:
     )
 
 
-def read_event(row: EventRow) -> EventRead:
+def read_event(row: EventRow | dict[str, Any]) -> EventRead:
     """A row of `run_events`, as an event on the wire."""
-    event = row._mapping
+    event = row if isinstance(row, dict) else row._mapping
     return EventRead(seq=event["seq"], at=event["at"], type=event["type"], data=event["data"])
 
 

@@ -17,17 +17,18 @@ from app.engine.connector import translated_errors
 from app.engine.manager import JobManager
 from app.errors import AlreadyQueued, InvalidCursor, InvalidInput, Refused, RunFinal, RunNotFailed, RunNotFound, TooBusy
 from app.outbound.postgres.database import autocommit
-from app.runs import queries
+from app.runs import keys, pages, queries
 from app.runs.actions import Action, Actions
 from app.runs.idempotency import Idempotency
 from app.runs.intake import Intake
 from app.runs.problems import faults
 from app.runs.queries import NewRun
-from app.runs.schemas import RUN_ID, BatchItem, RunCreate, RunPage, RunRead, Unique, read_run
+from app.runs.schemas import RUN_ID, BatchItem, RunCreate, RunPage, RunRead, RunReplay, Unique, read_run
 from app.runs.state import RunState
 from app.runs.stored import Found, Stored
 
 PRUNE_BATCH = 500
+KEYS_LIVE = timedelta(hours=24)
 _ALREADY_QUEUED = "A run with this queueing lock is already waiting."
 
 
@@ -150,30 +151,23 @@ async def get_traceback(engine: AsyncEngine, run_id: str, *, owner: str | None =
     return (await _row(engine, run_id, owner)).traceback
 
 
-async def has_ended_at(engine: AsyncEngine, run_id: str, seq: int, *, owner: str | None = None) -> bool:
-    """Whether a run has ended, and no event of it comes after `seq`.
-
-    Raises:
-        RunNotFound: there is none with that id.
-    """
-    row = await _row(engine, run_id, owner)
-    return RunState(row.state).is_final and row.last_seq <= seq
-
-
 async def list_page(engine: AsyncEngine, *, limit: int, cursor: str | None, **filters: Any) -> RunPage:
     """A page of runs, newest first.
 
     Args:
-        filters: owner, action, state, queue, tag.
+        filters: owner, action, state, queue, tag, since, until, q.
 
     Raises:
         InvalidCursor: the cursor is not one of ours.
     """
     before = None if cursor is None else _decode(cursor)
     async with autocommit(engine).connect() as connection:
-        rows = await queries.list_runs(connection, limit=limit + 1, before=before, **filters)
-    page = rows[:limit]
-    return RunPage(items=[read_run(row) for row in page], next=_encode(page[-1].job_id) if len(rows) > limit else None)
+        page = await pages.get_page(connection, limit=limit, before=before, **filters)
+    return RunPage(
+        items=[read_run(row) for row in page.rows],
+        next=None if page.last is None else _encode(page.last),
+        searched_until=page.searched_until,
+    )
 
 
 async def cancel(engine: AsyncEngine, manager: JobManager, run_id: str, *, owner: str | None = None) -> RunRead:
@@ -216,12 +210,36 @@ async def retry(engine: AsyncEngine, run_id: str, *, owner: str | None = None) -
     return run
 
 
+async def again(engine: AsyncEngine, run_id: str, edited: RunReplay, *, owner: str | None = None) -> RunCreate:
+    """The request that a run was made from, with what is to be different.
+
+    Raises:
+        RunNotFound: there is none with that id.
+    """
+    run = await get(engine, run_id, owner=owner)
+    # What is stored may have been made by SQL: the action judges its params, and nobody the rest.
+    return RunCreate.model_construct(
+        action=run.action,
+        params=run.params if edited.params is None else edited.params,
+        queue=edited.queue or run.queue,
+        priority=run.priority if edited.priority is None else edited.priority,
+        lock=run.lock,
+        tags=run.tags,
+    )
+
+
 async def prune(engine: AsyncEngine, *, older_than: timedelta) -> int:
     """Delete runs that ended longer ago, the oldest first, in small batches, each its own transaction.
+
+    Before them the idempotency keys that have served their time.
 
     Returns:
         How many runs were deleted.
     """
+    forgotten = PRUNE_BATCH
+    while forgotten == PRUNE_BATCH:
+        async with autocommit(engine).connect() as connection:
+            forgotten = await keys.delete_idempotency_keys(connection, older_than=KEYS_LIVE, limit=PRUNE_BATCH)
     deleted, after = 0, 0
     while after is not None:
         async with autocommit(engine).connect() as connection:

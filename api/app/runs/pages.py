@@ -1,0 +1,135 @@
+"""Pages of runs: at a cost that depends on the page, whatever the ledger holds and whatever is asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.runs.queries import RunRow
+from app.runs.state import RunState
+
+WINDOW = 10_000
+"""So many runs are looked at for one page."""
+SLACK = 1_000
+"""Runs get their places in the order of their times almost: none is further than this from where its time would be."""
+LARGEST_SEARCHED_BYTES = 8_192
+
+# Where the runs to look at are found, in their order. Not left to the planner, who believes that what is rare is as
+# likely to be at the near end as anywhere. What waits or runs is few and has an index by its jobs; there is none on the
+# state of runs, because every run would write it.
+_UNENDED = "procrastinate_jobs AS place JOIN action_runs AS run ON run.job_id = place.id"
+_TAGGED = "run_tags AS place JOIN action_runs AS run ON run.job_id = place.job_id"
+_RUNS = "action_runs AS run"
+
+# Until a worker has looked, a scheduled run whose time has come is still written as scheduled.
+_IN_STATE = {
+    RunState.SCHEDULED: "state = 'scheduled' AND schedule_at > now()",
+    RunState.QUEUED: "(state = 'queued' OR (state = 'scheduled' AND schedule_at <= now()))",
+} | {
+    state: f"state = '{state}'"
+    for state in RunState
+    if state not in (RunState.SCHEDULED, RunState.QUEUED)
+}  # fmt: skip
+_FITS = {
+    "owner": "owner = :owner",
+    "action": "action = :action",
+    "queue": "queue = :queue",
+    "tag": "tags @> ARRAY[CAST(:tag AS text)]",
+    "since": "created_at >= :since",
+    "until": "created_at < :until",
+    # Stored out of line, params would have to be fetched for each run that is looked at.
+    "q": f"CASE WHEN pg_column_size(params) <= {LARGEST_SEARCHED_BYTES} "
+    "THEN strpos(lower(params::text), lower(:q)) > 0 END",
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """Runs, newest first, and where the next page begins."""
+
+    rows: list[RunRow]
+    last: int | None
+    """The job to go on after; `None`: nothing follows."""
+    searched_until: datetime | None = None
+    """Set if the page ends where the look did."""
+
+
+async def get_page(connection: AsyncConnection, *, limit: int, before: int | None, **filters: Any) -> Page:
+    """The newest runs that fit, older than the one whose job is `before`.
+
+    Args:
+        filters: owner, action, state, queue, tag, since, until, q; `None`: whichever.
+    """
+    given = {name: value for name, value in filters.items() if value is not None}
+    values = _values(given) | {"before": before, "limit": limit + 1}
+    rows = list((await connection.execute(_bound(page_of(given), values))).all())
+    if len(rows) > limit:
+        return Page(rows[:limit], rows[limit - 1].job_id)
+    edge = (await connection.execute(_bound(_edge_of(given), values))).first()
+    return Page(rows, edge and edge.job_id, edge and edge.created_at)
+
+
+def page_of(given: dict[str, Any]) -> str:
+    """The statement of a page."""
+    fits = [_FITS[name] for name in given if name in _FITS]
+    fits += [_IN_STATE[given["state"]]] if "state" in given else []
+    return (
+        f"SELECT run.*, now() AS read_at FROM ({_window(given, 'run.*')} LIMIT {WINDOW}) AS run"
+        f"{_where(fits)} ORDER BY job_id DESC LIMIT :limit"
+    )
+
+
+def _edge_of(given: dict[str, Any]) -> str:
+    """The last run that is looked at, if there may be more."""
+    return f"{_window(given, 'run.job_id, run.created_at')} OFFSET {WINDOW - 1} LIMIT 1"
+
+
+def _window(given: dict[str, Any], columns: str) -> str:
+    """The runs that are looked at: what the most selective index has, newest first."""
+    source, place, leading = _leading(given)
+    bounds = [f"(CAST(:before AS bigint) IS NULL OR {place} < :before)"]
+    first = "(SELECT job_id FROM action_runs WHERE id >= :{} ORDER BY id LIMIT 1)"
+    if "since" in given:
+        bounds.append(f"{place} >= {first.format('since_id')} - {SLACK}")
+    if "until" in given:
+        bounds.append(f"{place} < coalesce({first.format('until_id')} + {SLACK}, {2**63 - 1})")
+    return f"SELECT {columns} FROM {source}{_where([*leading, *bounds])} ORDER BY {place} DESC"
+
+
+def _leading(given: dict[str, Any]) -> tuple[str, str, list[str]]:
+    """Where to look, the order there, and what its index knows."""
+    state = given.get("state")
+    if state in (RunState.SCHEDULED, RunState.QUEUED, RunState.RUNNING):
+        return _UNENDED, "place.id", ["place.status IN ('todo', 'doing')"]
+    if "tag" in given:
+        return _TAGGED, "place.job_id", ["place.tag = :tag"]
+    if state in (RunState.RETRYING, RunState.FAILED, RunState.CANCELLED):
+        return _RUNS, "run.job_id", [f"run.trouble = '{state}'"]
+    if given.get("queue", "default") != "default":
+        return _RUNS, "run.job_id", ["run.queue = :queue", "run.queue <> 'default'"]
+    for name in ("action", "owner"):
+        if name in given:
+            return _RUNS, "run.job_id", [f"run.{name} = :{name}"]
+    return _RUNS, "run.job_id", []
+
+
+def _values(given: dict[str, Any]) -> dict[str, Any]:
+    # Ids begin with their second.
+    ids = {f"{name}_id": f"run_{given[name]:%Y%m%dT%H%M%SZ}" for name in ("since", "until") if name in given}
+    # As it is written in JSON.
+    text = {"q": json.dumps(given["q"], ensure_ascii=False)[1:-1]} if "q" in given else {}
+    return given | ids | text
+
+
+def _bound(statement: str, values: dict[str, Any]) -> TextClause:
+    clause = text(statement)
+    return clause.bindparams(**{name: values[name] for name in clause._bindparams})
+
+
+def _where(conditions: list[str]) -> str:
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
