@@ -60,7 +60,7 @@ def create_app(
                 yield
                 stopping.set()
                 await watching
-            await intake.close()
+            await intake.aclose()
             await engine.dispose()
 
     app = FastAPIOffline(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -115,8 +116,7 @@ async def submit_runs(body: RunBatch, services: ServicesDep, principal: Writes, 
 
     An `Idempotency-Key` holds for each of them at its place: sent again, those that were stored are the same runs.
     """
-    came = Origin(principal.owner, carried_trace(request.headers), idempotency(request, principal))
-    outcomes = await service.submit_all(services.intake, services.actions, body.runs, came)
+    outcomes = await service.submit_all(services.intake, services.actions, body.runs, origin(principal, request))
     return BatchAccepted(
         items=[each if isinstance(each, BatchItem) else BatchItem(error=document(each)) for each in outcomes]
     )
@@ -205,17 +205,21 @@ async def accept(
     principal: Principal,
     request: Request,
     response: Response,
-    *,
-    replay_of: str | None = None,
+    again: Origin | None = None,
 ) -> RunRead:
     """Submit for any door, and wait for the end if that is preferred: where the run is, and when to look.
 
     The status of the answer is 202, or 200 if it has ended or was there.
+
+    Args:
+        again: where a run came from that is submitted again.
     """
     action = services.actions.named(body.action)
-    came = Origin(principal.owner, carried_trace(request.headers), idempotency(request, principal), replay_of)
+    came = origin(principal, request)
+    if again is not None:
+        came = replace(came, owner=again.owner, replay_of=again.replay_of)
     accepted = await service.accept(services.intake, action, body, came)
-    run = await _preferred(services, accepted.run, principal, request, response)
+    run = await _preferred(services, accepted.run, request, response)
     response.status_code = 200 if accepted.found is Found.EXISTING or _has_waited(response) else 202
     response.headers["Location"] = run.links.self
     if accepted.found is Found.REPLAYED:
@@ -226,15 +230,22 @@ async def accept(
     return run
 
 
-async def _preferred(
-    services: Services, run: RunRead, principal: Principal, request: Request, response: Response
-) -> RunRead:
+def origin(principal: Principal, request: Request) -> Origin:
+    """Where a submission comes from, and the key it comes with.
+
+    Raises:
+        InvalidIdempotencyKey: the key cannot be one.
+    """
+    return Origin(principal.owner, carried_trace(request.headers), idempotency(request, principal))
+
+
+async def _preferred(services: Services, run: RunRead, request: Request, response: Response) -> RunRead:
     """The run, at its end if the client prefers to wait and it comes in time."""
     seconds = seconds_to_wait(request)
     if seconds is None:
         return run
     await wait_for(services.lookout, run, seconds=seconds, end=True)
-    run = await service.get(services.engine, run.id, owner=principal.owner)
+    run = await service.get(services.engine, run.id)
     if run.state.is_final:
         response.headers["Preference-Applied"] = f"wait={seconds}"
     return run

@@ -68,7 +68,7 @@ class Intake:
         """Store runs and their jobs, each or the error that kept it out, in the order given."""
         return await asyncio.gather(*(self.store(run, unique) for run, unique in runs), return_exceptions=True)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Let the connections go."""
         for link in self._links:
             link.close()

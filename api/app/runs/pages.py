@@ -74,14 +74,33 @@ async def get_page(connection: AsyncConnection, *, limit: int, before: int | Non
     return Page(rows, edge and edge.job_id, edge and edge.created_at)
 
 
+async def count(connection: AsyncConnection, **filters: Any) -> int:
+    """How many runs fit. It reads all of them."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    statement = f"SELECT count(*) FROM ({_window(given, 'run.*')}) AS run{_where(_fitting(given))}"
+    return (await connection.execute(_bound(statement, _values(given) | {"before": None}))).scalar_one()
+
+
+async def count_ids(connection: AsyncConnection, run_ids: list[str], *, owner: str | None) -> int:
+    """How many of these runs there are; the owner's only, if one is given."""
+    statement = text(
+        "SELECT count(*) FROM action_runs "
+        "WHERE id = ANY (:run_ids) AND (CAST(:owner AS text) IS NULL OR owner = :owner)"
+    )
+    return (await connection.execute(statement, {"run_ids": run_ids, "owner": owner})).scalar_one()
+
+
 def page_of(given: dict[str, Any]) -> str:
     """The statement of a page."""
-    fits = [_FITS[name] for name in given if name in _FITS]
-    fits += [_IN_STATE[given["state"]]] if "state" in given else []
     return (
         f"SELECT run.*, now() AS read_at FROM ({_window(given, 'run.*')} LIMIT {WINDOW}) AS run"
-        f"{_where(fits)} ORDER BY job_id DESC LIMIT :limit"
+        f"{_where(_fitting(given))} ORDER BY job_id DESC LIMIT :limit"
     )
+
+
+def _fitting(given: dict[str, Any]) -> list[str]:
+    fits = [_FITS[name] for name in given if name in _FITS]
+    return [*fits, _IN_STATE[given["state"]]] if "state" in given else fits
 
 
 def _edge_of(given: dict[str, Any]) -> str:

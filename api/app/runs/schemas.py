@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,7 @@ from pydantic import (
     StringConstraints,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from app.runs.queries import EventRow, RunRow, StoredRun
@@ -143,6 +144,54 @@ class RunFilter(BaseModel):
     q: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_NUL)] | None = Field(
         default=None, description="Text in the params, in any case; params larger than 8 kB are not searched."
     )
+
+
+class BulkOp(StrEnum):
+    """What to do to many runs. Stored in params, so a name never changes meaning."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    REPLAY = "replay"
+
+
+class BulkRuns(BaseModel):
+    """What to do, and to which runs: those of some ids, or those that fit a filter."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"op": "retry", "filter": {"state": "failed", "action": "echo"}}]},
+    )
+
+    op: BulkOp
+    ids: list[Annotated[str, StringConstraints(pattern=RUN_ID.pattern, max_length=64)]] | None = Field(
+        default=None, min_length=1, max_length=1000
+    )
+    filter: RunFilter | None = Field(default=None, description="Like the parameters of `GET /runs`; `{}`: all.")
+
+    @model_validator(mode="after")
+    def _which(self) -> Self:
+        if (self.ids is None) == (self.filter is None):
+            raise ValueError("Send ids or filter, one of them.")
+        return self
+
+
+class BulkRequest(BulkRuns):
+    """What to do, and to which runs; or only how many they are."""
+
+    dry_run: bool = Field(default=False, description="Only count them.")
+
+
+class Matched(BaseModel):
+    """How many runs fit at this moment."""
+
+    matched: int
+
+
+class BulkDone(Matched):
+    """How many fitted when it began, to how many it was done, and to how many it could not be done."""
+
+    done: int
+    refused: int
 
 
 class RunQuery(RunFilter):

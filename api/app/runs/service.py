@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.engine.connector import translated_errors
 from app.engine.manager import JobManager
-from app.errors import AlreadyQueued, InvalidCursor, InvalidInput, Refused, RunFinal, RunNotFailed, RunNotFound, TooBusy
+from app.errors import AlreadyQueued, InvalidCursor, InvalidInput, Refused, RunFinal, RunNotFailed, RunNotFound
 from app.outbound.postgres.database import autocommit
 from app.runs import keys, pages, queries
 from app.runs.actions import Action, Actions
@@ -55,6 +55,14 @@ class Accepted:
     found: Found
     replaced: str | None
     """The run whose place it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A run as a request: it will belong to whom the run belongs."""
+
+    request: RunCreate
+    origin: Origin
 
 
 async def submit(intake: Intake, action: Action, request: RunCreate, origin: Origin = HERE) -> RunRead:
@@ -210,22 +218,23 @@ async def retry(engine: AsyncEngine, run_id: str, *, owner: str | None = None) -
     return run
 
 
-async def again(engine: AsyncEngine, run_id: str, edited: RunReplay, *, owner: str | None = None) -> RunCreate:
+async def again(engine: AsyncEngine, run_id: str, edited: RunReplay, *, owner: str | None = None) -> Again:
     """The request that a run was made from, with what is to be different.
 
     Raises:
         RunNotFound: there is none with that id.
     """
-    run = await get(engine, run_id, owner=owner)
+    row = await _row(engine, run_id, owner)
     # What is stored may have been made by SQL: the action judges its params, and nobody the rest.
-    return RunCreate.model_construct(
-        action=run.action,
-        params=run.params if edited.params is None else edited.params,
-        queue=edited.queue or run.queue,
-        priority=run.priority if edited.priority is None else edited.priority,
-        lock=run.lock,
-        tags=run.tags,
+    request = RunCreate.model_construct(
+        action=row.action,
+        params=row.params if edited.params is None else edited.params,
+        queue=edited.queue or row.queue,
+        priority=row.priority if edited.priority is None else edited.priority,
+        lock=row.lock,
+        tags=row.tags,
     )
+    return Again(request, Origin(row.owner, row.trace_context, replay_of=row.id))
 
 
 async def prune(engine: AsyncEngine, *, older_than: timedelta) -> int:
