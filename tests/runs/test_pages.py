@@ -100,7 +100,7 @@ async def test_a_page_reads_a_page_and_a_search_reads_a_window(filled: AsyncConn
     for asked in FULL_PAGES:
         page = await get_page(filled, limit=50, before=None, **asked)
         assert len(page.rows) == 50, asked
-        assert await read(filled, asked) <= 10 * 51 + 2 * pages.SLACK + (3_000 if "state" in asked else 0), asked
+        assert await read(filled, asked) <= 10 * 51 + 2 * pages.SLACK + (2 * 3_000 if "state" in asked else 0), asked
     for asked in SHORT_PAGES:
         page = await get_page(filled, limit=50, before=None, **asked)
         assert len(page.rows) < 50, asked

@@ -1,25 +1,33 @@
-"""Watching over HTTP, by server-sent events: one run from its beginning to its end."""
+"""Watching over HTTP, by server-sent events: one run from its beginning to its end, or all runs as they change."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
+from fastapi.sse import KEEPALIVE_COMMENT
 from fastapi_rfc9457.server import problems
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from app.errors import Forbidden, InvalidEventId, RunNotFound, Unauthorized
+from app.errors import Forbidden, InvalidEventId, InvalidInput, RunNotFound, Unauthorized
 from app.routers.dependencies import Services, ServicesDep
 from app.routers.problems import NothingMore
 from app.routers.runs import RunId
 from app.routers.security import Reads
-from app.routers.streams import BEGINNING, EventStream, encode_all, encode_run
+from app.routers.streams import BEGINNING, LARGE, EventStream, encode_all, encode_run, encode_snapshot
 from app.runs import service
 from app.runs.events import follow, patiently
-from app.runs.schemas import RunRead
+from app.runs.schemas import ActionName, QueueName, RunRead, TagName
 
 router = APIRouter(tags=["events"])
+
+TOPICS = ("runs",)
+SNAPSHOT_RUNS = 50
+BREATH_SECONDS = 0.25
+"""What changes meanwhile is told at once."""
 
 
 @router.get(
@@ -58,6 +66,67 @@ async def _history(services: Services, run: RunRead, seen: int) -> AsyncGenerato
     yield BEGINNING + encode_run("snapshot", run)
     async for told in follow(services.engine, services.lookout, run, after=seen, stopping=services.stopping):
         yield encode_all(told)
+
+
+class Watched(BaseModel):
+    """What is watched, and which runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    topics: str = Field(default="runs", max_length=100, description=f"Of {', '.join(TOPICS)}; several with commas.")
+    action: ActionName | None = None
+    queue: QueueName | None = None
+    tag: TagName | None = None
+
+    @field_validator("topics")
+    @classmethod
+    def _known(cls, topics: str) -> str:
+        if set(topics.split(",")) - set(TOPICS):
+            raise ValueError(f"Topics are: {', '.join(TOPICS)}.")
+        return topics
+
+    def fits(self, run: RunRead) -> bool:
+        """Whether a run is one of those."""
+        return (
+            self.action in (None, run.action)
+            and self.queue in (None, run.queue)
+            and (self.tag is None or self.tag in run.tags)
+        )
+
+
+@router.get(
+    "/events",
+    operation_id="followTopics",
+    response_class=EventStream,
+    responses=problems(Unauthorized, Forbidden, InvalidInput),
+)
+async def follow_topics(
+    services: ServicesDep, principal: Reads, watched: Annotated[Watched, Query()]
+) -> EventStream:
+    """Server-sent events about all the runs that you see: one stream for a page that shows many.
+
+    First `snapshot`, the newest 50 runs as `{items}`; then `run` for each that changes, as it is after the change,
+    without `params` and `result`. Changes that follow each other quickly may be told as one; `last_seq` says which of
+    two tellings of a run is the newer. Events have no id: there is nothing to resume, a new stream begins with a new
+    `snapshot`, and so does this one when more has changed than can be told.
+    """
+    return EventStream(_changes(services, principal.owner, watched))
+
+
+async def _changes(services: Services, owner: str | None, watched: Watched) -> AsyncGenerator[bytes]:
+    chosen = watched.model_dump(exclude={"topics"})
+    look = functools.partial(
+        service.list_page, services.engine, limit=SNAPSHOT_RUNS, cursor=None, owner=owner, **chosen
+    )
+    with services.lookout.changes(owner) as changes:
+        yield BEGINNING + encode_snapshot((await patiently(look, services.stopping)).items)
+        async for runs in changes:
+            if changes.has_lost_track:
+                changes.has_lost_track = False
+                yield encode_snapshot((await patiently(look, services.stopping)).items)
+            newest = {run.id: run for run in runs if watched.fits(run)}
+            yield b"".join([encode_run("run", run, exclude=LARGE) for run in newest.values()]) or KEEPALIVE_COMMENT
+            await asyncio.sleep(BREATH_SECONDS)
 
 
 def _event_id(sent: str | None) -> int:

@@ -20,6 +20,7 @@ RECONNECT_MILLISECONDS = 3000
 SLOWEST_SECONDS = 30.0
 """Who has not read what was sent for this long has gone, whatever his connection says."""
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+LARGE = {"params", "result"}
 BEGINNING = format_sse_event(retry=RECONNECT_MILLISECONDS, comment="runledger")
 
 
@@ -46,6 +47,12 @@ def encode_run(event: str, run: RunRead, *, seq: int | None = None, exclude: set
     """A run as the data of an event."""
     id_ = None if seq is None else str(seq)
     return format_sse_event(event=event, data_str=run.model_dump_json(exclude=exclude), id=id_)
+
+
+def encode_snapshot(runs: list[RunRead]) -> bytes:
+    """Several runs as the data of one event."""
+    items = ",".join([run.model_dump_json(exclude=LARGE) for run in runs])
+    return format_sse_event(event="snapshot", data_str=f'{{"items":[{items}]}}')
 
 
 def encode_all(told: list[Told]) -> bytes:

@@ -18,13 +18,7 @@ WINDOW = 10_000
 SLACK = 1_000
 """Runs get their places in the order of their times almost: none is further than this from where its time would be."""
 LARGEST_SEARCHED_BYTES = 8_192
-
-# Where the runs to look at are found, in their order. Not left to the planner, who believes that what is rare is as
-# likely to be at the near end as anywhere. What waits or runs is few and has an index by its jobs; there is none on the
-# state of runs, because every run would write it.
-_UNENDED = "procrastinate_jobs AS place JOIN action_runs AS run ON run.job_id = place.id"
-_TAGGED = "run_tags AS place JOIN action_runs AS run ON run.job_id = place.job_id"
-_RUNS = "action_runs AS run"
+_NEWEST = "ORDER BY place.job_id DESC"
 
 # Until a worker has looked, a scheduled run whose time has come is still written as scheduled.
 _IN_STATE = {
@@ -77,7 +71,7 @@ async def get_page(connection: AsyncConnection, *, limit: int, before: int | Non
 async def count(connection: AsyncConnection, **filters: Any) -> int:
     """How many runs fit. It reads all of them."""
     given = {name: value for name, value in filters.items() if value is not None}
-    statement = f"SELECT count(*) FROM ({_window(given, 'run.*')}) AS run{_where(_fitting(given))}"
+    statement = f"SELECT count(*) FROM {_runs_at(_places(given))}{_where(_fitting(given))}"
     return (await connection.execute(_bound(statement, _values(given) | {"before": None}))).scalar_one()
 
 
@@ -92,49 +86,59 @@ async def count_ids(connection: AsyncConnection, run_ids: list[str], *, owner: s
 
 def page_of(given: dict[str, Any]) -> str:
     """The statement of a page."""
-    return (
-        f"SELECT run.*, now() AS read_at FROM ({_window(given, 'run.*')} LIMIT {WINDOW}) AS run"
-        f"{_where(_fitting(given))} ORDER BY job_id DESC LIMIT :limit"
-    )
-
-
-def _fitting(given: dict[str, Any]) -> list[str]:
-    fits = [_FITS[name] for name in given if name in _FITS]
-    return [*fits, _IN_STATE[given["state"]]] if "state" in given else fits
+    window = f"{_places(given)} LIMIT {WINDOW}"
+    return f"SELECT run.*, now() AS read_at FROM {_runs_at(window)}{_where(_fitting(given))} {_NEWEST} LIMIT :limit"
 
 
 def _edge_of(given: dict[str, Any]) -> str:
     """The last run that is looked at, if there may be more."""
-    return f"{_window(given, 'run.job_id, run.created_at')} OFFSET {WINDOW - 1} LIMIT 1"
+    return f"SELECT job_id, created_at FROM action_runs WHERE job_id = ({_places(given)} OFFSET {WINDOW - 1} LIMIT 1)"
 
 
-def _window(given: dict[str, Any], columns: str) -> str:
-    """The runs that are looked at: what the most selective index has, newest first."""
-    source, place, leading = _leading(given)
+def _runs_at(places: str) -> str:
+    # One by one in their order, whatever else the planner would think of: OFFSET 0 leaves it no other join.
+    return (
+        f"({places}) AS place "
+        "CROSS JOIN LATERAL (SELECT * FROM action_runs WHERE job_id = place.job_id OFFSET 0) AS run"
+    )
+
+
+def _places(given: dict[str, Any]) -> str:
+    """The jobs of the runs to look at: what the most selective index has, newest first. It needs nothing else."""
+    table, place, leading = _leading(given)
     bounds = [f"(CAST(:before AS bigint) IS NULL OR {place} < :before)"]
     first = "(SELECT job_id FROM action_runs WHERE id >= :{} ORDER BY id LIMIT 1)"
     if "since" in given:
         bounds.append(f"{place} >= {first.format('since_id')} - {SLACK}")
     if "until" in given:
         bounds.append(f"{place} < coalesce({first.format('until_id')} + {SLACK}, {2**63 - 1})")
-    return f"SELECT {columns} FROM {source}{_where([*leading, *bounds])} ORDER BY {place} DESC"
+    return f"SELECT {place} AS job_id FROM {table}{_where([*leading, *bounds])} ORDER BY {place} DESC"
 
 
 def _leading(given: dict[str, Any]) -> tuple[str, str, list[str]]:
-    """Where to look, the order there, and what its index knows."""
+    """The table to look in, the column of jobs there, and what its index knows.
+
+    Said here and not left to the planner, who believes that what is rare is as likely to be near as far. What waits or
+    runs is few and has an index by its jobs; there is none on the state of runs, because every run would write it.
+    """
     state = given.get("state")
     if state in (RunState.SCHEDULED, RunState.QUEUED, RunState.RUNNING):
-        return _UNENDED, "place.id", ["place.status IN ('todo', 'doing')"]
+        return "procrastinate_jobs", "id", ["status IN ('todo', 'doing')"]
     if "tag" in given:
-        return _TAGGED, "place.job_id", ["place.tag = :tag"]
+        return "run_tags", "job_id", ["tag = :tag"]
     if state in (RunState.RETRYING, RunState.FAILED, RunState.CANCELLED):
-        return _RUNS, "run.job_id", [f"run.trouble = '{state}'"]
+        return "action_runs", "job_id", [f"trouble = '{state}'"]
     if given.get("queue", "default") != "default":
-        return _RUNS, "run.job_id", ["run.queue = :queue", "run.queue <> 'default'"]
+        return "action_runs", "job_id", ["queue = :queue", "queue <> 'default'"]
     for name in ("action", "owner"):
         if name in given:
-            return _RUNS, "run.job_id", [f"run.{name} = :{name}"]
-    return _RUNS, "run.job_id", []
+            return "action_runs", "job_id", [f"{name} = :{name}"]
+    return "action_runs", "job_id", []
+
+
+def _fitting(given: dict[str, Any]) -> list[str]:
+    fits = [_FITS[name] for name in given if name in _FITS]
+    return [*fits, _IN_STATE[given["state"]]] if "state" in given else fits
 
 
 def _values(given: dict[str, Any]) -> dict[str, Any]:

@@ -130,15 +130,21 @@ class RunReplay(BaseModel):
     priority: Annotated[int, Field(strict=True, ge=-32768, le=32767)] | None = None
 
 
+ActionName = Annotated[str, StringConstraints(max_length=64, pattern=NO_NUL)]
+QueueName = Annotated[str, StringConstraints(max_length=40, pattern=NO_NUL)]
+TagName = Annotated[str, StringConstraints(max_length=64, pattern=NO_NUL)]
+"""As somebody asks for them: what there is was stored by rules of its own."""
+
+
 class RunFilter(BaseModel):
     """Which runs."""
 
     model_config = ConfigDict(extra="forbid")
 
     state: RunState | None = None
-    action: Annotated[str, StringConstraints(max_length=64, pattern=NO_NUL)] | None = None
-    queue: Annotated[str, StringConstraints(max_length=40, pattern=NO_NUL)] | None = None
-    tag: Annotated[str, StringConstraints(max_length=64, pattern=NO_NUL)] | None = None
+    action: ActionName | None = None
+    queue: QueueName | None = None
+    tag: TagName | None = None
     since: ScheduleTime | None = Field(default=None, description="Accepted at this time or later.")
     until: ScheduleTime | None = Field(default=None, description="Accepted before this time.")
     q: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_NUL)] | None = Field(
