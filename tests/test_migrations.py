@@ -27,7 +27,7 @@ from app.errors import ConfigurationError
 from app.runs.models import Base
 from app.runs.state import RunState
 
-HEAD = "app_0005"
+HEAD = "app_0006"
 REVISIONS = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
 
 # Everything that a schema consists of; enum labels without their order, which upstream's own two ways differ in.

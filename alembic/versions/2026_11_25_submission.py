@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "app_0005"
-down_revision = "app_0004"
+revision = "app_0006"
+down_revision = "app_0005"
 branch_labels = None
 depends_on = None
 

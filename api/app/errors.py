@@ -185,7 +185,7 @@ class NotNow(Problem, abstract=True):
 
 
 class IdempotencyInFlight(NotNow):
-    """The first request with this `Idempotency-Key` is being stored at this moment. Send this one again a little later."""
+    """The first request with this `Idempotency-Key` is being stored at this moment. Send it again a little later."""
 
     title = "The first request is in flight"
     status = 409

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import threading
 from collections.abc import AsyncGenerator, Generator
@@ -84,7 +85,11 @@ def create_app(
 def __getattr__(name: str) -> FastAPI:
     """`uvicorn app.main:app`: made when asked for, not when this module is imported for its `create_app`."""
     if name == "app":
-        return create_app()
+        app = create_app()
+        # The program itself is no garbage: not to be looked through again and again.
+        gc.collect()
+        gc.freeze()
+        return app
     raise AttributeError(name)
 
 

@@ -81,7 +81,7 @@ async def watch(url: str, port: int, pid: int, streams: int, seconds: int) -> di
     told = time.monotonic()
     ends = await asyncio.gather(*watchers, return_exceptions=True)
     ended = time.monotonic() - told
-    while not gone(pid):
+    while not gone(pid):  # noqa: ASYNC110 - another process
         await asyncio.sleep(0.01)
     cut = statistics.quantiles(latencies, n=100)
     return {

@@ -65,9 +65,7 @@ async def test_a_client_that_is_cut_ten_times_sees_every_event_once(
     assert again.status_code == 204
 
 
-async def test_one_stream_tells_the_changes_of_all_runs(
-    api: httpx2.AsyncClient, settings: Settings, log: Path
-) -> None:
+async def test_one_stream_tells_the_changes_of_all_runs(api: httpx2.AsyncClient, settings: Settings, log: Path) -> None:
     old = (await api.post("/runs", json={"action": "echo", "params": {"message": "x"}, "tags": ["a"]})).json()
     async with contextlib.aclosing(listen(api, "/events?topics=runs&tag=a")) as stream:
         _, name, snapshot = await anext(stream)

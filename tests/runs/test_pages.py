@@ -25,8 +25,10 @@ FILL = """
     SELECT 'common', 'default', CASE WHEN n > :runs - 3000 OR n <= 30 THEN 'todo' ELSE 'succeeded' END
            ::procrastinate_job_status, jsonb_build_object('n', n)
       FROM generate_series(1, :runs) AS n;
-    INSERT INTO action_runs (id, job_id, action, params, state, queue, priority, tags, owner, created_at, finished_at)
-    SELECT 'run_' || to_char((timestamptz '2026-01-01T00:00:00Z' + n * interval '0.1 second') AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISS"Z"') || '_'
+    INSERT INTO action_runs (id, job_id, action, params, state, queue, priority, tags, owner, created_at,
+                             finished_at)
+    SELECT 'run_' || to_char((timestamptz '2026-01-01T00:00:00Z' + n * interval '0.1 second') AT TIME ZONE 'UTC',
+                             'YYYYMMDD"T"HH24MISS"Z"') || '_'
                || lpad(to_hex((n * 2654435761) & 4294967295), 8, '0'),
            id, CASE WHEN n <= 200 THEN 'rare' ELSE 'common' END, args,
            CASE WHEN status = 'todo' THEN 'queued' WHEN n % 1000 = 7 OR n BETWEEN 40 AND 60 THEN 'failed'

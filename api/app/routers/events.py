@@ -100,9 +100,7 @@ class Watched(BaseModel):
     response_class=EventStream,
     responses=problems(Unauthorized, Forbidden, InvalidInput),
 )
-async def follow_topics(
-    services: ServicesDep, principal: Reads, watched: Annotated[Watched, Query()]
-) -> EventStream:
+async def follow_topics(services: ServicesDep, principal: Reads, watched: Annotated[Watched, Query()]) -> EventStream:
     """Server-sent events about all the runs that you see: one stream for a page that shows many.
 
     First `snapshot`, the newest 50 runs as `{items}`; then `run` for each that changes, as it is after the change,

@@ -27,7 +27,8 @@ def header(name: str, description: str, **schema: Any) -> dict[str, Any]:
 
 
 PREFER = header(
-    "Prefer", f"`wait=N`: answer when the run has ended, or after N seconds, {LONGEST_WAIT_SECONDS} at most (RFC 7240).",
+    "Prefer",
+    f"`wait=N`: answer when the run has ended, or after N seconds, {LONGEST_WAIT_SECONDS} at most (RFC 7240).",
     type="string", examples=["wait=10"],
 )  # fmt: skip
 IDEMPOTENCY_KEY = header(

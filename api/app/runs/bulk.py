@@ -1,4 +1,4 @@
-"""One thing done to many runs: itself a run, which goes on after its last finished page whatever happens to its worker."""
+"""One thing done to many runs: itself a run, which goes on after its last finished page, whoever performs it."""
 
 from __future__ import annotations
 

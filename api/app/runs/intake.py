@@ -90,7 +90,7 @@ class Intake:
             self._storing.add(storing)
             storing.add_done_callback(self._storing.discard)
 
-    async def _store(self, link: Link, batch: list[tuple[NewRun, asyncio.Future[Any]]]) -> None:
+    async def _store(self, link: Link, batch: list[tuple[NewRun, asyncio.Future[Stored]]]) -> None:
         try:
             await self._store_or_split(link, batch)
         finally:

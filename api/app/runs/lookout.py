@@ -133,7 +133,7 @@ class Lookout:
             try:
                 await self._look(rung)
                 await asyncio.sleep(PAUSE_SECONDS)
-            except Exception:  # noqa: BLE001 - whatever it is, somebody still wants to see
+            except Exception:
                 logger.warning("Could not look for watchers, trying again", exc_info=True)
                 await asyncio.sleep(AFTER_FAILURE_SECONDS)
                 self._ring(*rung)

@@ -56,6 +56,7 @@ class ActionRun(Base):
         Index(None, "trouble", "job_id", postgresql_where=text("trouble IS NOT NULL")),
         Index(None, "owner", "job_id", postgresql_where=text("owner IS NOT NULL")),
         Index(None, "queue", "job_id", postgresql_where=text("queue <> 'default'")),
+        Index(None, "start_deadline", postgresql_where=text("start_deadline IS NOT NULL")),
         # A run that succeeds is rewritten twice: room on the page lets it stay there, without touching an index.
         {"postgresql_with": {"fillfactor": 50}},
     )

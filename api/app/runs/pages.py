@@ -65,7 +65,7 @@ async def get_page(connection: AsyncConnection, *, limit: int, before: int | Non
     if len(rows) > limit:
         return Page(rows[:limit], rows[limit - 1].job_id)
     edge = (await connection.execute(_bound(_edge_of(given), values))).first()
-    return Page(rows, edge and edge.job_id, edge and edge.created_at)
+    return Page(rows, None) if edge is None else Page(rows, edge.job_id, edge.created_at)
 
 
 async def count(connection: AsyncConnection, **filters: Any) -> int:

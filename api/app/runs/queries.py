@@ -24,8 +24,8 @@ NewRun = dict[str, Any]
 StoredRun = dict[str, Any]
 
 _ASKED = """
-    SELECT nextval('procrastinate_jobs_id_seq') AS job_id, run.position, run.action, run.params, run.queue, run.priority,
-           run.lock, run.queueing_lock, run.start_deadline, run.tags, run.max_attempts, run.parent_id, run.replay_of,
+    SELECT nextval('procrastinate_jobs_id_seq') AS job_id, run.position, run.action, run.params, run.queue,
+           run.priority, run.lock, run.queueing_lock, run.start_deadline, run.tags, run.max_attempts, run.parent_id, run.replay_of,
            run.trace_context, run.owner, run.principal, run.idempotency_key, run.fingerprint,
            coalesce(run.schedule_at, now() + run.delay * interval '1 second') AS schedule_at
       FROM jsonb_to_recordset(%(runs)s::text::jsonb) AS run(
@@ -46,11 +46,15 @@ job AS (
            owner
       FROM asked
     RETURNING *
+), told AS (
+    INSERT INTO run_events (run_id, seq, type, data)
+    SELECT id, last_seq, 'state', jsonb_build_object('state', state) FROM run
 )
 """
 _INSERT_RUNS = f"""
 WITH asked AS MATERIALIZED ({_ASKED}), {_INSERTED}
-SELECT run.*, now() AS read_at FROM run ORDER BY job_id
+-- The trigger on the jobs is told that the ledger is kept.
+SELECT run.*, now() AS read_at, set_config('runledger.keeps_ledger', 'on', true) FROM run ORDER BY job_id
 """
 # Whose key is taken is not stored. Keys in their order, and before the jobs: nobody waits for whom he keeps waiting.
 _INSERT_MARKED_RUNS = f"""
@@ -67,7 +71,8 @@ WITH sent AS MATERIALIZED (
 ), {_INSERTED}, tag AS (
     INSERT INTO run_tags (tag, job_id) SELECT DISTINCT unnest(tags), job_id FROM asked
 )
-SELECT run.*, now() AS read_at, asked.position FROM run JOIN asked USING (job_id) ORDER BY job_id
+SELECT run.*, now() AS read_at, asked.position, set_config('runledger.keeps_ledger', 'on', true)
+  FROM run JOIN asked USING (job_id) ORDER BY job_id
 """
 
 

@@ -40,7 +40,7 @@ async def store_unique(connector: SQLAlchemyAsyncConnector, run: NewRun, unique:
         await keys.set_unique_run(connection, **place, job_id=stored["job_id"])
         if replaced is not None:
             await keys.set_error(connection, job_id=replaced.job_id, error=_replaced_by(stored["id"]))
-    return Stored(stored, replaced=replaced and replaced.id)
+    return Stored(stored, replaced=None if replaced is None else replaced.id)
 
 
 async def _original(connection: AsyncConnection, run: NewRun) -> RunRow | None:
