@@ -33,6 +33,7 @@ BREATH_SECONDS = 0.25
 @router.get(
     "/runs/{run_id}/events",
     operation_id="followRun",
+    status_code=200,
     response_class=EventStream,
     responses={204: {"description": "The run has ended, and the client has seen its last event."}}
     | problems(Unauthorized, Forbidden, RunNotFound, InvalidEventId),
@@ -97,6 +98,7 @@ class Watched(BaseModel):
 @router.get(
     "/events",
     operation_id="followTopics",
+    status_code=200,
     response_class=EventStream,
     responses=problems(Unauthorized, Forbidden, InvalidInput),
 )

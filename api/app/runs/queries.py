@@ -25,8 +25,8 @@ StoredRun = dict[str, Any]
 
 _ASKED = """
     SELECT nextval('procrastinate_jobs_id_seq') AS job_id, run.position, run.action, run.params, run.queue,
-           run.priority, run.lock, run.queueing_lock, run.start_deadline, run.tags, run.max_attempts, run.parent_id, run.replay_of,
-           run.trace_context, run.owner, run.principal, run.idempotency_key, run.fingerprint,
+           run.priority, run.lock, run.queueing_lock, run.start_deadline, run.tags, run.max_attempts, run.parent_id,
+           run.replay_of, run.trace_context, run.owner, run.principal, run.idempotency_key, run.fingerprint,
            coalesce(run.schedule_at, now() + run.delay * interval '1 second') AS schedule_at
       FROM jsonb_to_recordset(%(runs)s::text::jsonb) AS run(
            position integer, action text, params jsonb, queue text, priority integer, lock text, queueing_lock text,
