@@ -11,6 +11,7 @@ from tests.support.workshop import Workshop
 
 from app.config import ROOT
 from app.openapi import document
+from app.runs.schemas import BulkRuns
 
 COMMITTED = ROOT / "docs/reference/openapi.json"
 
@@ -46,8 +47,18 @@ async def test_every_example_works_as_it_is(workshop: Workshop, api: httpx2.Asyn
     async def count_words(text: str) -> int:
         return len(text)
 
+    @workshop.action()
+    async def bulk_runs(asked: BulkRuns) -> None: ...
+
     schemas = json.loads(document())["components"]["schemas"]
-    bodies = [("/runs", "RunCreate"), ("/actions/run", "ActionRunCreate"), ("/runs/batch", "RunBatch")]
+    run = (await api.post("/runs", json={"action": "echo", "params": {"message": "x"}})).json()
+    bodies = [
+        ("/runs", "RunCreate"),
+        ("/actions/run", "ActionRunCreate"),
+        ("/runs/batch", "RunBatch"),
+        ("/runs/bulk", "BulkRequest"),
+        (run["links"]["replay"], "RunReplay"),
+    ]
     for path, name in bodies:
         for example in schemas[name]["examples"]:
             assert (await api.post(path, json=example)).status_code == 202
