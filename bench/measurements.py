@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +121,40 @@ def idle(server: Server, jobs: int) -> Round:  # noqa: ARG001 - each measurement
         server.execute("ALTER SYSTEM RESET autovacuum", "SELECT pg_reload_conf()")
 
 
+def streams(server: Server, jobs: int) -> Round:  # noqa: ARG001 - each measurement has this shape
+    """1,000 open streams on one API process, over 50 runs that each tell their progress twice a second."""
+    server.fresh(migrated=True)
+    telling = subprocess.Popen(
+        server.command("streams", "tell", 50), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    port = free_port()
+    api = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "api", "--port", str(port)],
+        env={**os.environ, "DATABASE_URL": server.url.render_as_string(hide_password=False)},
+    )
+    try:
+        wait_until_it_listens(port)
+        return server.run("streams", "watch", port, api.pid, 1_000, 20)
+    finally:
+        for process in (telling, api):
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def wait_until_it_listens(port: int) -> None:
+    for _ in range(300):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
 def memory(server: Server, jobs: int) -> Round:
     """MB of a worker process after 20,000 runs and after 200,000."""
     server.fresh(migrated=True)
@@ -146,4 +183,5 @@ MEASUREMENTS: dict[str, Callable[[Server, int], Round]] = {
     "latency": latency,
     "idle": idle,
     "memory": memory,
+    "streams": streams,
 }

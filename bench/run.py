@@ -15,7 +15,7 @@ from measurements import MEASUREMENTS
 from report import Results, write
 from server import Server
 
-ONCE = {"idle", "memory"}
+ONCE = {"idle", "memory", "streams"}
 """These last for minutes, and hardly differ from round to round."""
 
 

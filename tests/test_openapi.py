@@ -11,6 +11,7 @@ from tests.support.workshop import Workshop
 
 from app.config import ROOT
 from app.openapi import document
+from app.runs.schemas import BulkRuns
 
 COMMITTED = ROOT / "docs/reference/openapi.json"
 
@@ -46,7 +47,11 @@ async def test_every_example_works_as_it_is(workshop: Workshop, api: httpx2.Asyn
     async def count_words(text: str) -> int:
         return len(text)
 
+    @workshop.action()
+    async def bulk_runs(asked: BulkRuns) -> None: ...
+
     schemas = json.loads(document())["components"]["schemas"]
+    run = (await api.post("/runs", json={"action": "echo", "params": {"message": "x"}})).json()
     bodies = [
         ("/runs", "RunCreate"),
         ("/actions/run", "ActionRunCreate"),
@@ -54,6 +59,8 @@ async def test_every_example_works_as_it_is(workshop: Workshop, api: httpx2.Asyn
         ("/queues/mail/pause", "QueuePauseCreate"),
         ("/schedules", "ScheduleCreate"),
         ("/webhooks", "WebhookCreate"),
+        ("/runs/bulk", "BulkRequest"),
+        (run["links"]["replay"], "RunReplay"),
     ]
     for path, name in bodies:
         for example in schemas[name]["examples"]:

@@ -24,7 +24,7 @@ async def real(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Worksho
     intake = Intake(engine, timeout=settings.db_timeout_seconds)
     with tasks.procrastinate_app.replace_connector(connector):
         yield Workshop(settings, engine, tasks.procrastinate_app, tasks.action, intake)
-    await intake.close()
+    await intake.aclose()
 
 
 async def test_echo_says_it_back(real: Workshop) -> None:

@@ -4,16 +4,18 @@
 
     Problem                      rendered as an RFC 9457 document, by its class
     ├── Refused                  the request cannot be done; asking again will not help
-    │   ├── UnreadableBody   400   InvalidCursor    400   InvalidEventId   400
+    │   ├── UnreadableBody   400   InvalidCursor    400   InvalidEventId   400   InvalidIdempotencyKey 400
     │   ├── Unauthorized     401   Forbidden        403
     │   ├── UnknownAction    404   RunNotFound      404   WebhookNotFound  404   DeliveryNotFound 404
     │   ├── ScheduleNotFound 404   DeadLetterNotFound 404
     │   ├── BodyTooLarge     413
-    │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409
+    │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409   NotUnique 409   NoResult 409
     │   ├── TooManyWebhooks  409   WebhookDisabled  409   DeliveryPending  409
     │   ├── ScheduleExists   409   ScheduleDeclared 409
+    │   ├── IdempotencyKeyReused 422
     │   └── InvalidInput     422   (with a JSON pointer for each fault)
     └── NotNow                   asking again later may help
+        ├── IdempotencyInFlight 409   RunNotFinished  409
         └── DatabaseUnavailable 503   DatabaseBehind  503   TooBusy 503
 
     ActionError                  what an action or an outbound client raises
@@ -29,7 +31,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastapi_rfc9457 import Problem
 from pydantic import BaseModel, NonNegativeInt
@@ -66,6 +68,13 @@ class InvalidEventId(Refused):
     """`Last-Event-ID` must be the id of an event of this run: a whole number, 0 or more."""
 
     title = "Invalid event id"
+    status = 400
+
+
+class InvalidIdempotencyKey(Refused):
+    """`Idempotency-Key` must be 1 to 255 printable ASCII characters, plain or in double quotes."""
+
+    title = "Invalid idempotency key"
     status = 400
 
 
@@ -187,6 +196,31 @@ class DeadLetterNotFound(Refused):
     status = 404
 
 
+class NotUnique(Refused):
+    """A run with the same unique key is there, as its `unique.scope` says. Wait for it: `run_id` names it."""
+
+    title = "Not unique"
+    status = 409
+    run_id: str
+    state: str
+
+
+class NoResult(Refused):
+    """The run has ended without a result: it failed or was cancelled. `error` says why."""
+
+    title = "The run has no result"
+    status = 409
+    state: str
+    error: dict[str, Any] | None
+
+
+class IdempotencyKeyReused(Refused):
+    """This `Idempotency-Key` was sent with another request. Use a new key for a new request."""
+
+    title = "The idempotency key was used before"
+    status = 422
+
+
 class Fault(BaseModel):
     """One thing that is wrong with the input."""
 
@@ -214,6 +248,21 @@ class NotNow(Problem, abstract=True):
 
     def response_headers(self) -> Mapping[str, str]:
         return {"Retry-After": str(self.retry_after)}
+
+
+class IdempotencyInFlight(NotNow):
+    """The first request with this `Idempotency-Key` is being stored at this moment. Send it again a little later."""
+
+    title = "The first request is in flight"
+    status = 409
+
+
+class RunNotFinished(NotNow):
+    """The run has no result yet. Wait for its end: `GET /runs/{id}` with `Prefer: wait=30`, or its events."""
+
+    title = "The run has not ended"
+    status = 409
+    state: str
 
 
 class DatabaseUnavailable(NotNow):

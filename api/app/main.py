@@ -19,12 +19,24 @@ from app.config import Settings, get_settings
 from app.engine.app import App
 from app.observability.logging import configure_logging
 from app.outbound.postgres.database import make_engine
-from app.routers import actions, dead_letters, health, queues, runs, schedules, webhooks, why, workers
+from app.routers import (
+    actions,
+    changes,
+    dead_letters,
+    events,
+    health,
+    queues,
+    runs,
+    schedules,
+    webhooks,
+    why,
+    workers,
+)
 from app.routers.dependencies import Services
 from app.routers.problems import install_problem_handlers
 from app.runs.actions import Actions
-from app.runs.events import Bell
 from app.runs.intake import Intake
+from app.runs.lookout import Lookout
 from app.tasks import action, procrastinate_app
 
 DESCRIPTION = """
@@ -52,20 +64,18 @@ def create_app(
         async with queue.open_async():
             # Its own: who asks does not wait for a connection for as long as a worker would.
             engine = make_engine(settings, pool_timeout=settings.pool_timeout_seconds)
-            bell = Bell(engine, timeout=settings.db_timeout_seconds)
             intake = Intake(engine, timeout=settings.db_timeout_seconds)
             stopping = asyncio.Event()
+            lookout = Lookout(engine, timeout=settings.db_timeout_seconds, stopping=stopping)
             app.state.services = Services(
-                settings, engine, queue.job_manager, catalogue, intake, bell, stopping, queue.schedules
+                settings, engine, queue.job_manager, catalogue, intake, lookout, stopping, queue.schedules
             )
             with streams_end_on_signal(stopping):
-                listening = asyncio.create_task(bell.run())
+                watching = asyncio.create_task(lookout.run())
                 yield
                 stopping.set()
-                listening.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await listening
-            await intake.close()
+                await watching
+            await intake.aclose()
             await engine.dispose()
 
     app = FastAPIOffline(
@@ -78,6 +88,8 @@ def create_app(
     )
     # Routes are tried in this order: first what is asked for most.
     app.include_router(runs.router)
+    app.include_router(events.router)
+    app.include_router(changes.router)
     app.include_router(health.router)
     for control in (why, queues, workers, schedules, dead_letters):
         app.include_router(control.router)

@@ -22,10 +22,13 @@ from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.retry import Retry
 from app.outbound.clients import open_clients
 from app.outbound.postgres.database import make_engine
-from app.runs import service
+from app.runs import bulk, service
 from app.runs.actions import Actions
+from app.runs.bulk import Hands
 from app.runs.context import Run
+from app.runs.intake import Intake
 from app.runs.problems import describe
+from app.runs.schemas import BulkDone, BulkRuns
 from app.webhooks import deliveries
 from app.webhooks.deliveries import Delivered
 from app.webhooks.sealing import Seal
@@ -117,6 +120,14 @@ async def count_words(
         counts.append(await run.step(f"part-{number}", asyncio.to_thread, count, part))
         await run.progress(number, len(parts), f"part {number} of {len(parts)}")
     return merge(counts)
+
+
+@action(bulk.NAME)
+async def bulk_runs(run: Run, asked: BulkRuns) -> BulkDone:
+    """Cancel, retry or replay many runs of whoever submits it: see `POST /runs/bulk`."""
+    engine = procrastinate_app.connector.engine
+    async with contextlib.aclosing(Intake(engine, timeout=settings.db_timeout_seconds)) as intake:
+        return await bulk.perform(run, asked, Hands(engine, procrastinate_app.job_manager, action, intake))
 
 
 @procrastinate_app.periodic(cron="17 3 * * *")

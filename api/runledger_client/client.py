@@ -182,7 +182,8 @@ class Client:
                     yield Event(after, "end", (await self.get(run_id)).as_json())
                     return
                 async for sent in source:
-                    yield Event(sent.id, sent.event, json.loads(sent.data)) if sent.data else None
+                    has_happened = sent.data and sent.event != "snapshot"
+                    yield Event(sent.id, sent.event, json.loads(sent.data)) if has_happened else None
 
 
 def _is_url(text: str) -> bool:

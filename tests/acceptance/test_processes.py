@@ -255,7 +255,7 @@ async def state(api: httpx2.AsyncClient, run: dict[str, Any], wanted: str) -> No
 
 
 async def follow(api: httpx2.AsyncClient, run: dict[str, Any], after: int = 0) -> AsyncIterator[dict[str, Any]]:
-    """The events of a run, until its stream ends; the closing `end` is left out."""
+    """The events of a run, until its stream ends; the opening `snapshot` and the closing `end` are left out."""
     headers = {"Last-Event-ID": str(after)} if after else {}
     async with api.stream("GET", f"/runs/{run['id']}/events", headers=headers) as response:
         assert response.status_code == 200, await response.aread()
@@ -270,7 +270,7 @@ async def follow(api: httpx2.AsyncClient, run: dict[str, Any], after: int = 0) -
                 case "data":
                     event |= json.loads(value)
                 case "" if event:
-                    if event["event"] != "end":
+                    if event["event"] not in ("snapshot", "end"):
                         yield event
                     event = {}
 

@@ -38,7 +38,7 @@ async def test_a_submission_whose_answer_was_lost_is_one_run(cluster_trial: Tria
     assert len(await cluster_trial.workshop.fetch("SELECT 1 FROM action_runs")) == 1
     await cluster_trial.all_ended()
     assert len(cluster_trial.effects.executions()) == 1
-    await intake.close()
+    await intake.aclose()
     await engine.dispose()
 
 

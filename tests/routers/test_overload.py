@@ -41,7 +41,7 @@ async def impatient(workshop: Workshop) -> AsyncIterator[tuple[httpx2.AsyncClien
         return message
 
     async with serving(workshop, pool_timeout_seconds=0.01) as served:
-        await served[1].bell.is_listening.wait()
+        await served[1].lookout.is_listening.wait()
         yield served
 
 
@@ -75,12 +75,12 @@ async def test_a_watcher_waits_until_there_is_a_connection(
 ) -> None:
     _, services = impatient
     run = await workshop.submit("echo", message="x")
-    events = follow(services.engine, services.bell, run.id, after=0, stopping=asyncio.Event())
+    events = follow(services.engine, services.lookout, run, after=0, stopping=asyncio.Event())
     async with all_connections_taken(services.engine):
         first = asyncio.create_task(anext(events))
         done, _ = await asyncio.wait([first], timeout=0.1)  # ten times as long as a request waits
         assert not done
-    assert (await first).seq == 1  # pyright: ignore[reportAttributeAccessIssue]
+    assert [told.seq for told in await first] == [1]  # pyright: ignore[reportGeneralTypeIssues]
     await events.aclose()
 
 

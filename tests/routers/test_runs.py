@@ -296,7 +296,8 @@ async def test_the_events_of_an_ended_run_are_its_history_and_its_end(
 ) -> None:
     run = (await api.post("/runs", json={"action": "echo", "params": {"message": "x"}})).json()
     await workshop.drain()
-    events = parse((await api.get(f"/runs/{run['id']}/events")).text)
+    snapshot, *events = parse((await api.get(f"/runs/{run['id']}/events")).text)
+    assert (snapshot["event"], snapshot["data"]["state"], "id" in snapshot) == ("snapshot", "succeeded", False)
     assert [(event["event"], event["id"]) for event in events] == [
         ("state", "1"), ("state", "2"), ("state", "3"), ("end", "3"),
     ]  # fmt: skip
@@ -309,8 +310,10 @@ async def test_a_stream_resumes_after_the_last_event_seen(api: httpx2.AsyncClien
     await workshop.drain()
     url = f"/runs/{run['id']}/events"
     resumed = parse((await api.get(url, headers={"last-event-id": "2"})).text)
-    assert [event["id"] for event in resumed] == ["3", "3"]
+    assert [event.get("id") for event in resumed] == [None, "3", "3"]
+    assert parse((await api.get(url, params={"last_event_id": "2"})).text) == resumed
     assert (await api.get(url, headers={"last-event-id": "3"})).status_code == 204
+    assert (await api.get(url, params={"last_event_id": "3"})).status_code == 204
 
 
 @pytest.mark.parametrize("sent", ["-1", "abc", "99999999999999999999", "1.5", "١"])

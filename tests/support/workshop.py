@@ -128,4 +128,4 @@ async def open_workshop(engine: AsyncEngine, settings: Settings) -> AsyncIterato
     async with queue.open_async():
         intake = Intake(engine, timeout=settings.db_timeout_seconds)
         yield Workshop(settings, engine, queue, Actions(queue), intake)
-        await intake.close()
+        await intake.aclose()

@@ -225,6 +225,13 @@ def is_refused_value(error: BaseException | None) -> bool:
     return error is not None
 
 
+def is_lock_timeout(error: BaseException | None) -> bool:
+    """Whether the statement waited for another transaction for longer than it wanted to."""
+    while error is not None and not isinstance(error, asyncpg.LockNotAvailableError):
+        error = error.__cause__
+    return error is not None
+
+
 def _unique_violation(error: BaseException | None) -> asyncpg.UniqueViolationError | None:
     while error is not None and not isinstance(error, asyncpg.UniqueViolationError):
         error = error.__cause__

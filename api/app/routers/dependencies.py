@@ -14,8 +14,8 @@ from app.config import Settings
 from app.engine.manager import JobManager
 from app.engine.schedule import Schedule
 from app.runs.actions import Actions
-from app.runs.events import Bell
 from app.runs.intake import Intake
+from app.runs.lookout import Lookout
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Services:
     manager: JobManager
     actions: Actions
     intake: Intake
-    bell: Bell
+    lookout: Lookout
     stopping: asyncio.Event
     """Set when the process is told to stop: open streams end."""
     schedules: Sequence[Schedule]

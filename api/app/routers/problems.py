@@ -62,7 +62,7 @@ def _understood(error: RequestValidationError) -> Problem:
     faults = error.errors()
     if any(fault["type"] == "json_invalid" for fault in faults):
         return UnreadableBody(detail="The body is not JSON in UTF-8.")
-    if any(fault["loc"] == ("body",) and fault["type"] != "missing" for fault in faults):
+    if any(fault["loc"] == ("body",) and fault["type"] not in ("missing", "value_error") for fault in faults):
         return UnreadableBody(detail="Send a JSON object, with Content-Type: application/json.")
     return InvalidInput(errors=[_fault(fault["loc"], fault["msg"], fault["type"]) for fault in faults])
 

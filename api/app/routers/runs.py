@@ -1,15 +1,12 @@
-"""The canonical door: runs."""
+"""The canonical door: runs are submitted, listed and read."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import AsyncIterator, Set
+from collections.abc import Set
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi_rfc9457.server import problems
 from pydantic import Field
 
@@ -18,11 +15,14 @@ from app.errors import (
     BodyTooLarge,
     DatabaseUnavailable,
     Forbidden,
+    IdempotencyInFlight,
+    IdempotencyKeyReused,
     InvalidCursor,
-    InvalidEventId,
+    InvalidIdempotencyKey,
     InvalidInput,
-    RunFinal,
-    RunNotFailed,
+    NoResult,
+    NotUnique,
+    RunNotFinished,
     RunNotFound,
     TooBusy,
     Unauthorized,
@@ -31,21 +31,47 @@ from app.errors import (
 )
 from app.observability.tracing import carried_trace
 from app.routers.dependencies import Services, ServicesDep
-from app.routers.problems import NothingMore
+from app.routers.headers import (
+    IDEMPOTENCY_KEY,
+    PREFER,
+    etag,
+    header,
+    idempotency,
+    matches,
+    patience,
+    seconds_to_wait,
+    when_to_look_again,
+)
 from app.routers.security import Principal, Reads, Writes
 from app.routers.strict import StrictRoute
 from app.runs import service
-from app.runs.events import follow, patiently
+from app.runs.events import wait_for
 from app.runs.problems import document
-from app.runs.schemas import NO_NUL, BatchAccepted, BatchItem, EventRead, RunBatch, RunCreate, RunPage, RunRead
+from app.runs.schemas import BatchAccepted, BatchItem, RunBatch, RunCreate, RunPage, RunQuery, RunRead
 from app.runs.service import Origin
 from app.runs.state import RunState
+from app.runs.stored import Found
 from app.webhooks.service import nameable
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
 
 RunId = Annotated[str, Path(description="The id that the submission returned.", max_length=64)]
-RECONNECT_MILLISECONDS = 1000
+
+SUBMISSION_PROBLEMS = problems(
+    Unauthorized,
+    Forbidden,
+    UnreadableBody,
+    InvalidIdempotencyKey,
+    BodyTooLarge,
+    UnknownAction,
+    InvalidInput,
+    IdempotencyKeyReused,
+    AlreadyQueued,
+    NotUnique,
+    IdempotencyInFlight,
+    DatabaseUnavailable,
+    TooBusy,
+)
 
 
 class RunReadWithTraceback(RunRead):
@@ -59,23 +85,15 @@ class RunReadWithTraceback(RunRead):
     status_code=202,
     response_model=RunRead,
     operation_id="submitRun",
-    responses=problems(
-        Unauthorized,
-        Forbidden,
-        UnreadableBody,
-        BodyTooLarge,
-        UnknownAction,
-        InvalidInput,
-        AlreadyQueued,
-        DatabaseUnavailable,
-        TooBusy,
-    ),
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY, PREFER]},
+    responses={200: {"model": RunRead, "description": "It ended while you waited, or a unique run was there."}}
+    | SUBMISSION_PROBLEMS,
 )
 async def submit_run(body: RunCreate, principal: Writes, request: Request, response: Response) -> Response:
     """Submit an action. The run is stored when the answer arrives; a worker performs it."""
     # What is asked for most is spared a dependency, and a second check of the answer.
     run = await accept(request.app.state.services, body, principal, request, response)
-    return Response(run.model_dump_json(), 202, response.headers, "application/json")
+    return Response(run.model_dump_json(), response.status_code or 202, response.headers, "application/json")
 
 
 @router.post(
@@ -83,17 +101,28 @@ async def submit_run(body: RunCreate, principal: Writes, request: Request, respo
     status_code=202,
     operation_id="submitRuns",
     response_model_exclude_unset=True,
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
     responses=problems(
-        Unauthorized, Forbidden, UnreadableBody, BodyTooLarge, InvalidInput, DatabaseUnavailable, TooBusy
+        Unauthorized,
+        Forbidden,
+        UnreadableBody,
+        InvalidIdempotencyKey,
+        BodyTooLarge,
+        InvalidInput,
+        DatabaseUnavailable,
+        TooBusy,
     ),
 )
 async def submit_runs(body: RunBatch, services: ServicesDep, principal: Writes, request: Request) -> BatchAccepted:
-    """Submit up to 1,000 runs. Each is accepted or refused by itself; those accepted are stored when this answers."""
+    """Submit up to 1,000 runs. Each is accepted or refused by itself; those accepted are stored when this answers.
+
+    An `Idempotency-Key` holds for each of them at its place: sent again, those that were stored are the same runs.
+    """
     named = {run["webhook"] for run in body.runs if isinstance(run, dict) and isinstance(run.get("webhook"), str)}
     source = await with_webhooks(origin(principal, request), services, named)
     outcomes = await service.submit_all(services.intake, services.actions, body.runs, source)
     return BatchAccepted(
-        items=[BatchItem(id=each) if isinstance(each, str) else BatchItem(error=document(each)) for each in outcomes]
+        items=[each if isinstance(each, BatchItem) else BatchItem(error=document(each)) for each in outcomes]
     )
 
 
@@ -101,24 +130,20 @@ async def submit_runs(body: RunBatch, services: ServicesDep, principal: Writes, 
 async def list_runs(
     services: ServicesDep,
     principal: Reads,
-    action: Annotated[str | None, Query(max_length=64, pattern=NO_NUL)] = None,
-    state: RunState | None = None,
-    queue: Annotated[str | None, Query(max_length=40, pattern=NO_NUL)] = None,
-    tag: Annotated[str | None, Query(max_length=64, pattern=NO_NUL)] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+    request: Request,
+    response: Response,
+    chosen: Annotated[RunQuery, Query()],
 ) -> RunPage:
-    """Runs, newest first."""
-    return await service.list_page(
-        services.engine,
-        limit=limit,
-        cursor=cursor,
-        owner=principal.owner,
-        action=action,
-        state=state,
-        queue=queue,
-        tag=tag,
-    )
+    """Runs, newest first. `Link: rel="next"` leads to the next page.
+
+    A page looks at no more than the newest 10,000 runs that its best index finds: it may hold fewer than `limit` and
+    yet have a `next`; `searched_until` then says how far it has looked.
+    """
+    page = await service.list_page(services.engine, owner=principal.owner, **chosen.model_dump())
+    if page.next is not None:
+        following = request.url.include_query_params(cursor=page.next)
+        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return page
 
 
 @router.get(
@@ -126,114 +151,98 @@ async def list_runs(
     operation_id="getRun",
     response_model=RunReadWithTraceback,
     response_model_exclude_unset=True,
-    responses=problems(Unauthorized, Forbidden, RunNotFound),
+    openapi_extra={"parameters": [PREFER, header("If-None-Match", "The `ETag` that you have.", type="string")]},
+    responses={304: {"description": "It is as the `ETag` that you sent says."}}
+    | problems(Unauthorized, Forbidden, RunNotFound),
 )
 async def get_run(
     run_id: RunId,
     services: ServicesDep,
     principal: Reads,
+    request: Request,
     response: Response,
     include: Literal["traceback"] | None = None,
 ) -> Any:
-    """One run as it is now. While it has not ended, `Retry-After` says when to look again."""
+    """One run as it is now. While it has not ended, `Retry-After` says when to look again.
+
+    With `Prefer: wait=N` the answer comes when the run is no longer as `If-None-Match` says, or without that when it
+    has ended; after N seconds, 30 at most, it comes in any case.
+    """
+    of = f"-{include}" if include else ""
     run = await service.get(services.engine, run_id, owner=principal.owner)
+    if (seconds := seconds_to_wait(request)) is not None:
+        has_version = "if-none-match" in request.headers
+        if not has_version or matches(request, etag(run, of=of)):
+            await wait_for(services.lookout, run, seconds=seconds, end=not has_version)
+            run = await service.get(services.engine, run_id, owner=principal.owner)
+        response.headers["Preference-Applied"] = f"wait={seconds}"
+    response.headers["ETag"] = etag(run, of=of)
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.headers["Vary"] = "Prefer"
     when_to_look_again(run, response)
+    if matches(request, etag(run, of=of)):
+        return Response(status_code=304, headers=response.headers)
     if include is None:
         return run.model_dump()
     return run.model_dump() | {"traceback": await service.get_traceback(services.engine, run_id, owner=principal.owner)}
 
 
-@router.post(
-    "/{run_id}/cancel",
-    operation_id="cancelRun",
-    responses={202: {"model": RunRead, "description": "Its worker has been asked to stop it."}}
-    | problems(Unauthorized, Forbidden, RunNotFound, RunFinal),
-)
-async def cancel_run(run_id: RunId, services: ServicesDep, principal: Writes, response: Response) -> RunRead:
-    """Cancel a run: at once if it waits, else as soon as its worker has heard."""
-    run = await service.cancel(services.engine, services.manager, run_id, owner=principal.owner)
-    response.status_code = 200 if run.state.is_final else 202
-    return run
-
-
-@router.post(
-    "/{run_id}/retry",
-    status_code=202,
-    operation_id="retryRun",
-    responses=problems(Unauthorized, Forbidden, RunNotFound, RunNotFailed, AlreadyQueued),
-)
-async def retry_run(run_id: RunId, services: ServicesDep, principal: Writes, response: Response) -> RunRead:
-    """Give a run that failed or was cancelled another attempt. Its finished steps are kept."""
-    run = await service.retry(services.engine, run_id, owner=principal.owner)
-    when_to_look_again(run, response)
-    return run
-
-
-async def events_after(
-    run_id: RunId,
-    services: ServicesDep,
-    principal: Reads,
-    last_event_id: Annotated[str | None, Header(description="Resume after this event.")] = None,
-) -> int:
-    """Where to resume. Looked up before the stream begins: inside it, a 404 would come too late.
-
-    Raises:
-        RunNotFound: there is no such run.
-        InvalidEventId: the id is not one.
-        NothingMore: the run has ended, and the client has seen its last event.
-    """
-    after = _event_id(last_event_id)
-    look = functools.partial(service.has_ended_at, services.engine, run_id, after, owner=principal.owner)
-    if await patiently(look, services.stopping):
-        raise NothingMore
-    return after
-
-
 @router.get(
-    "/{run_id}/events",
-    operation_id="followRun",
-    response_class=EventSourceResponse,
-    responses={204: {"description": "The run has ended and `Last-Event-ID` is its last event."}}
-    | problems(Unauthorized, Forbidden, RunNotFound, InvalidEventId),
+    "/{run_id}/result",
+    operation_id="getRunResult",
+    responses={200: {"description": "What the action returned: any JSON."}}
+    | problems(Unauthorized, Forbidden, RunNotFound, RunNotFinished, NoResult),
 )
-async def follow_run(
-    run_id: RunId, after: Annotated[int, Depends(events_after)], request: Request
-) -> AsyncIterator[ServerSentEvent]:
-    """Server-sent events: the run's history after `Last-Event-ID`, then live.
-
-    Events are named `state`, `progress`, `log`, `step`; the last one is `end`, with the run as data.
-    """
-    services: Services = request.app.state.services
-    yield ServerSentEvent(retry=RECONNECT_MILLISECONDS, comment="runledger")
-    last = after
-    async for item in follow(services.engine, services.bell, run_id, after=after, stopping=services.stopping):
-        match item:
-            case EventRead(seq=seq):
-                last = seq
-                yield ServerSentEvent(
-                    id=str(seq), event=item.type, data=item.model_dump(mode="json", include={"at"}) | item.data
-                )
-            case RunRead():
-                yield ServerSentEvent(id=str(last), event="end", data=item)
+async def get_result(run_id: RunId, services: ServicesDep, principal: Reads) -> Any:
+    """What a run that succeeded has returned, and nothing else."""
+    run = await service.get(services.engine, run_id, owner=principal.owner)
+    if (seconds := patience(run)) is not None:
+        raise RunNotFinished(detail=f"The run is {run.state}.", state=run.state, retry_after=seconds)
+    if run.state is not RunState.SUCCEEDED:
+        raise NoResult(detail=f"The run is {run.state}.", state=run.state, error=run.error)
+    return run.result
 
 
 async def accept(
-    services: Services, body: RunCreate, principal: Principal, request: Request, response: Response
+    services: Services,
+    body: RunCreate,
+    principal: Principal,
+    request: Request,
+    response: Response,
+    again: Origin | None = None,
 ) -> RunRead:
-    """Submit for any door: 202, where the run is, and when to look."""
+    """Submit for any door, and wait for the end if that is preferred: where the run is, and when to look.
+
+    The status of the answer is 202, or 200 if it has ended or was there.
+
+    Args:
+        again: where a run came from that is submitted again.
+    """
     action = services.actions.named(body.action)
     source = origin(principal, request)
+    if again is not None:
+        source = replace(source, owner=again.owner, replay_of=again.replay_of)
     if body.webhook is not None:
         source = await with_webhooks(source, services, {body.webhook})
-    run = await service.submit(services.intake, action, body, source)
+    accepted = await service.accept(services.intake, action, body, source)
+    run = await _preferred(services, accepted.run, request, response)
+    response.status_code = 200 if accepted.found is Found.EXISTING or _has_waited(response) else 202
     response.headers["Location"] = run.links.self
+    if accepted.found is Found.REPLAYED:
+        response.headers["Idempotent-Replayed"] = "true"
+    if accepted.replaced is not None:
+        response.headers["Link"] = f'</runs/{accepted.replaced}>; rel="predecessor-version"'
     when_to_look_again(run, response)
     return run
 
 
 def origin(principal: Principal, request: Request) -> Origin:
-    """Where a submission comes from."""
-    return Origin(principal.owner, carried_trace(request.headers))
+    """Where a submission comes from, and the key it comes with.
+
+    Raises:
+        InvalidIdempotencyKey: the key cannot be one.
+    """
+    return Origin(principal.owner, carried_trace(request.headers), idempotency(request, principal))
 
 
 async def with_webhooks(source: Origin, services: Services, named: Set[str]) -> Origin:
@@ -241,22 +250,17 @@ async def with_webhooks(source: Origin, services: Services, named: Set[str]) -> 
     return replace(source, webhooks=await nameable(services.engine, named, owner=source.owner))
 
 
-def when_to_look_again(run: RunRead, response: Response) -> None:
-    """Set `Retry-After`, in seconds, unless the run has ended: patient clients poll less as a run gets older."""
+async def _preferred(services: Services, run: RunRead, request: Request, response: Response) -> RunRead:
+    """The run, at its end if the client prefers to wait and it comes in time."""
+    seconds = seconds_to_wait(request)
+    if seconds is None:
+        return run
+    await wait_for(services.lookout, run, seconds=seconds, end=True)
+    run = await service.get(services.engine, run.id)
     if run.state.is_final:
-        return
-    now = datetime.now(UTC)
-    if run.state is RunState.SCHEDULED and run.schedule_at is not None:
-        seconds = min(max(int((run.schedule_at - now).total_seconds()), 1), 60)
-    else:
-        age = (now - run.created_at).total_seconds()
-        seconds = next((pause for until, pause in ((10, 1), (60, 2), (600, 5)) if age < until), 15)
-    response.headers["Retry-After"] = str(seconds)
+        response.headers["Preference-Applied"] = f"wait={seconds}"
+    return run
 
 
-def _event_id(sent: str | None) -> int:
-    if sent is None or sent == "":
-        return 0
-    if not sent.isascii() or not sent.isdecimal() or len(sent) > 9:
-        raise InvalidEventId(detail="Last-Event-ID must be the id of an event of this run.")
-    return int(sent)
+def _has_waited(response: Response) -> bool:
+    return "Preference-Applied" in response.headers

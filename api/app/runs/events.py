@@ -3,92 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.engine.listener import Listener
 from app.outbound.postgres.database import autocommit
 from app.runs import queries
-from app.runs.schemas import EventRead, RunRead, read_event, read_run
+from app.runs.lookout import Lookout
+from app.runs.schemas import EventRead, RunRead, read_event
+from app.runs.watch import Told
 
-CHANNEL = "runledger_events"
-EVERYBODY = "*"
-LOOK_AGAIN_SECONDS = 15.0
-"""A watcher looks this often even if the bell does not ring."""
 BATCH = 500
 
 T = TypeVar("T")
 
 
-class Bell:
-    """One LISTEN for all the watchers of a process. It says "look again"; the rows are the truth."""
-
-    def __init__(self, engine: AsyncEngine, *, timeout: float) -> None:
-        self._listener = Listener(engine, [CHANNEL], timeout=timeout)
-        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self.is_listening = asyncio.Event()
-
-    async def run(self) -> None:
-        """Listen until cancelled."""
-        await self._listener.run(self._on_notification, self._on_listening)
-
-    @contextlib.contextmanager
-    def watch(self, run_id: str) -> Generator[asyncio.Event]:
-        """An event that is set whenever the run may have changed."""
-        rung = asyncio.Event()
-        self._watchers[run_id].add(rung)
-        try:
-            yield rung
-        finally:
-            self._watchers[run_id].discard(rung)
-            if not self._watchers[run_id]:
-                del self._watchers[run_id]
-
-    def ring(self, run_ids: list[str]) -> None:
-        """Wake the watchers of some runs; `[EVERYBODY]` wakes all."""
-        names = list(self._watchers) if run_ids == [EVERYBODY] else run_ids
-        for run_id in names:
-            for rung in self._watchers.get(run_id, ()):
-                rung.set()
-
-    async def _on_notification(self, *, channel: str, payload: str) -> None:  # noqa: ARG002 - Notify's signature
-        self.ring(payload.split())
-
-    async def _on_listening(self) -> None:
-        self.is_listening.set()
-        # What was said during a gap was not heard.
-        self.ring([EVERYBODY])
-
-
 async def follow(
-    engine: AsyncEngine, bell: Bell, run_id: str, *, after: int, stopping: asyncio.Event
-) -> AsyncGenerator[EventRead | RunRead]:
+    engine: AsyncEngine, lookout: Lookout, run: RunRead, *, after: int, stopping: asyncio.Event
+) -> AsyncGenerator[list[Told]]:
     """The events of a run whose `seq` is greater than `after`, each once and in order, and at its end the run itself.
 
+    They come in lists; an empty one says that nothing has happened for a while.
+
     Args:
+        run: as it was read a moment ago.
         stopping: set when the process is told to stop; the stream then ends early, and can be resumed elsewhere.
     """
-    with bell.watch(run_id) as rung:
-        while True:
-            rung.clear()
-            run, events = await patiently(lambda after=after: _look(engine, run_id, after), stopping)
-            for event in events:
-                yield event
-                after = event.seq
-            if len(events) == BATCH:
-                continue
-            if run is None or run.state.is_final:
-                if run is not None:
-                    yield run
+    if run.state.is_final:
+        async for told in _history(engine, run.id, after, run.last_seq, stopping):
+            yield told
+        yield [Told(run.last_seq, run)]
+        return
+    with lookout.watch(run.id, run.last_seq) as watch:
+        async for told in _history(engine, run.id, after, watch.start, stopping):
+            yield told
+        last = max(after, watch.start)
+        async for told in watch:
+            yield [one for one in told if one.seq > last or isinstance(one.what, RunRead)]
+            if told and isinstance(told[-1].what, RunRead):
                 return
-            await _first_of(rung, stopping)
-            if stopping.is_set():
-                return
+
+
+async def wait_for(lookout: Lookout, run: RunRead, *, seconds: float, end: bool) -> None:
+    """Wait until something happens to a run, or until it ends, for so many seconds at most."""
+    if run.state.is_final:
+        return
+    with lookout.watch(run.id, run.last_seq) as watch:
+        try:
+            async with asyncio.timeout(seconds):
+                async for told in watch:
+                    if told and (not end or isinstance(told[-1].what, RunRead)):
+                        return
+        except TimeoutError:
+            return
 
 
 async def patiently(look: Callable[[], Awaitable[T]], stopping: asyncio.Event) -> T:
@@ -105,18 +74,15 @@ async def patiently(look: Callable[[], Awaitable[T]], stopping: asyncio.Event) -
                 raise
 
 
-async def _look(engine: AsyncEngine, run_id: str, after: int) -> tuple[RunRead | None, list[EventRead]]:
-    async with autocommit(engine).connect() as connection:
-        # The run first: if it has ended, its last event is among those read next.
-        run = await queries.get_run(connection, run_id)
-        events = await queries.list_events(connection, run_id, after=after, limit=BATCH)
-    return (read_run(run) if run else None), [read_event(event) for event in events]
+async def _history(
+    engine: AsyncEngine, run_id: str, after: int, until: int, stopping: asyncio.Event
+) -> AsyncGenerator[list[Told]]:
+    """The events that are there: after one, until another."""
 
+    async def look() -> list[EventRead]:
+        async with autocommit(engine).connect() as connection:
+            return [read_event(row) for row in await queries.list_events(connection, run_id, after=after, limit=BATCH)]
 
-async def _first_of(*events: asyncio.Event) -> None:
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, timeout=LOOK_AGAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
+    while after < until and (events := await patiently(look, stopping)):
+        yield [Told(event.seq, event) for event in events if event.seq <= until]
+        after = events[-1].seq

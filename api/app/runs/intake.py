@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
+from fastapi_rfc9457 import Problem
 from procrastinate.exceptions import ConnectorException
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.engine.connector import SQLAlchemyAsyncConnector, is_refused_value
+from app.engine.connector import SQLAlchemyAsyncConnector, is_lock_timeout, is_refused_value, translated_errors
 from app.engine.link import Link
-from app.errors import TooBusy
-from app.runs import queries
+from app.errors import IdempotencyInFlight, TooBusy
+from app.outbound.postgres.database import autocommit
+from app.runs import keys, queries
+from app.runs.queries import NewRun
+from app.runs.schemas import Unique
+from app.runs.stored import Stored, replayed
+from app.runs.unique import store_unique
 
 STATEMENTS_AT_ONCE = 2
 BATCH = 200
+UNIQUE_AT_ONCE = 5
+"""A unique run takes a transaction of its own, and a connection."""
 ROOM = 5_000
 """So many runs may wait for a statement; who comes then is told to come again."""
 
@@ -36,33 +43,41 @@ class Intake:
         self._connector = SQLAlchemyAsyncConnector(engine, timeout=timeout).with_own_pool()
         self._idle = [Link(self._connector.engine, timeout=timeout) for _ in range(STATEMENTS_AT_ONCE)]
         self._links = tuple(self._idle)
-        self._waiting: deque[tuple[queries.NewRun, asyncio.Future[queries.StoredRun]]] = deque()
+        self._waiting: deque[tuple[NewRun, asyncio.Future[Stored]]] = deque()
         self._storing: set[asyncio.Task[None]] = set()
+        self._alone = asyncio.Semaphore(UNIQUE_AT_ONCE)
 
-    async def store(self, run: queries.NewRun) -> queries.StoredRun:
-        """Store a run and its job.
+    async def store(self, run: NewRun, unique: Unique | None = None) -> Stored:
+        """Store a run and its job, unless its idempotency key, or a run of the unique key, is there.
 
         Raises:
+            IdempotencyKeyReused: its idempotency key was sent with something else.
+            IdempotencyInFlight: its idempotency key is being stored at this moment.
+            NotUnique: a run of the unique key is in the way.
             UniqueViolation: a run with the same queueing lock is waiting.
             ConnectorException: the database did not answer; the run may or may not have been stored.
             TooBusy: too many wait already.
         """
-        return await self._put(run)
+        if unique is None:
+            return await self._put(run)
+        async with self._alone:
+            with translated_errors():
+                return await store_unique(self._connector, run, unique)
 
-    async def store_all(self, runs: Sequence[queries.NewRun]) -> list[queries.StoredRun | BaseException]:
+    async def store_all(self, runs: Sequence[tuple[NewRun, Unique | None]]) -> list[Stored | BaseException]:
         """Store runs and their jobs, each or the error that kept it out, in the order given."""
-        return await asyncio.gather(*(self._put(run) for run in runs), return_exceptions=True)
+        return await asyncio.gather(*(self.store(run, unique) for run, unique in runs), return_exceptions=True)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Let the connections go."""
         for link in self._links:
             link.close()
         await self._connector.close_async()
 
-    def _put(self, run: queries.NewRun) -> asyncio.Future[queries.StoredRun]:
+    def _put(self, run: NewRun) -> asyncio.Future[Stored]:
         if len(self._waiting) >= ROOM:
             raise TooBusy(detail="Too many runs are being submitted at this moment.")
-        stored: asyncio.Future[queries.StoredRun] = asyncio.get_running_loop().create_future()
+        stored: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
         self._waiting.append((run, stored))
         # Not now: those that arrive in this turn of the loop go together.
         asyncio.get_running_loop().call_soon(self._go_on)
@@ -75,28 +90,61 @@ class Intake:
             self._storing.add(storing)
             storing.add_done_callback(self._storing.discard)
 
-    async def _store(self, link: Link, batch: list[tuple[queries.NewRun, asyncio.Future[Any]]]) -> None:
+    async def _store(self, link: Link, batch: list[tuple[NewRun, asyncio.Future[Stored]]]) -> None:
         try:
             await self._store_or_split(link, batch)
         finally:
             self._idle.append(link)
             self._go_on()
 
-    async def _store_or_split(self, link: Link, batch: list[tuple[queries.NewRun, asyncio.Future[Any]]]) -> None:
+    async def _store_or_split(self, link: Link, batch: list[tuple[NewRun, asyncio.Future[Stored]]]) -> None:
         try:
             rows = await queries.insert_runs(link, [run for run, _ in batch])
+            originals = await self._originals([run for (run, _), row in zip(batch, rows, strict=True) if row is None])
         except ConnectorException as error:
-            if is_refused_value(error) and len(batch) > 1:
+            if len(batch) > 1 and (is_refused_value(error) or is_lock_timeout(error)):
                 # One of them is refused; the others have a right to be stored.
                 half = len(batch) // 2
                 await self._store_or_split(link, batch[:half])
                 await self._store_or_split(link, batch[half:])
             else:
+                told = _told(error)
                 for _, stored in batch:
-                    if not stored.done():
-                        stored.set_exception(error)
+                    _settle(stored, told)
         else:
-            for (_, stored), row in zip(batch, rows, strict=True):
-                # Whoever has gone away meanwhile has his run all the same.
-                if not stored.done():
-                    stored.set_result(row)
+            for (run, stored), row in zip(batch, rows, strict=True):
+                _settle(stored, Stored(row) if row is not None else _replayed(run, originals))
+
+    async def _originals(self, runs: list[NewRun]) -> dict[keys.Key, queries.RunRow]:
+        if not runs:
+            return {}
+        with translated_errors():
+            async with autocommit(self._connector.engine).connect() as connection:
+                return await keys.list_originals(connection, [_key(run) for run in runs])
+
+
+def _settle(stored: asyncio.Future[Stored], outcome: Stored | BaseException) -> None:
+    if stored.done():
+        # Whoever has gone away meanwhile has his run all the same.
+        return
+    if isinstance(outcome, Stored):
+        stored.set_result(outcome)
+    else:
+        stored.set_exception(outcome)
+
+
+def _told(error: ConnectorException) -> BaseException:
+    if is_lock_timeout(error):
+        return IdempotencyInFlight(detail="The first request with this Idempotency-Key is being stored.")
+    return error
+
+
+def _replayed(run: NewRun, originals: dict[keys.Key, queries.RunRow]) -> Stored | BaseException:
+    try:
+        return replayed(run, originals.get(_key(run)))
+    except Problem as problem:
+        return problem
+
+
+def _key(run: NewRun) -> keys.Key:
+    return run["principal"], run["idempotency_key"]

@@ -60,9 +60,9 @@ class ActionRun(Base):
         Index(None, "action", "job_id"),
         Index(None, "trouble", "job_id", postgresql_where=text("trouble IS NOT NULL")),
         Index(None, "owner", "job_id", postgresql_where=text("owner IS NOT NULL")),
+        Index(None, "queue", "job_id", postgresql_where=text("queue <> 'default'")),
         Index(None, "start_deadline", postgresql_where=text("start_deadline IS NOT NULL")),
         Index(None, "fingerprint", "job_id", postgresql_where=text("fingerprint IS NOT NULL")),
-        Index(None, "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'")),
         # A run that succeeds is rewritten twice: room on the page lets it stay there, without touching an index.
         {"postgresql_with": {"fillfactor": 50}},
     )
@@ -146,6 +146,41 @@ class RunStep(Base):
     attempt: Mapped[int]
     result: Mapped[Any | None]
     finished_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
+
+
+class RunTag(Base):
+    """Which runs have a tag, in the order in which they were accepted."""
+
+    __tablename__ = "run_tags"
+
+    tag: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+
+
+class IdempotencyKey(Base):
+    """A submission that can be sent again: the run that it made the first time. Kept for a day or more."""
+
+    __tablename__ = "idempotency_keys"
+
+    principal: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    #: SHA-256 of what was sent.
+    fingerprint: Mapped[str]
+    job_id: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=text("now()"), index=True)
+
+
+class UniqueRun(Base):
+    """The newest run of a unique key. Its row is locked by whoever submits under that key."""
+
+    __tablename__ = "unique_runs"
+
+    #: Empty: of nobody.
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    action: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    #: NULL: its first run is being submitted.
+    job_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
 
 
 class Schedule(Base):

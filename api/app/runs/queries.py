@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, Text, bindparam, func, or_, select, text
+from sqlalchemy import Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.engine.queries import Database
 from app.runs.models import ActionRun, RunEvent
-from app.runs.state import RunState
 
 RunRow = Row[Any]
 EventRow = Row[Any]
@@ -24,14 +23,19 @@ _RUN = (ActionRun.__table__, func.now().label("read_at"))
 NewRun = dict[str, Any]
 StoredRun = dict[str, Any]
 
-_INSERT_RUNS = """
-WITH asked AS MATERIALIZED (
-    SELECT nextval('procrastinate_jobs_id_seq') AS job_id, run.*
+_ASKED = """
+    SELECT nextval('procrastinate_jobs_id_seq') AS job_id, run.position, run.action, run.params, run.queue,
+           run.priority, run.lock, run.queueing_lock, run.start_deadline, run.tags, run.max_attempts, run.parent_id,
+           run.replay_of, run.trace_context, run.owner, run.webhook, run.principal, run.idempotency_key,
+           run.fingerprint, coalesce(run.schedule_at, now() + run.delay * interval '1 second') AS schedule_at
       FROM jsonb_to_recordset(%(runs)s::text::jsonb) AS run(
-           action text, params jsonb, queue text, priority integer, lock text, queueing_lock text,
-           schedule_at timestamptz, start_deadline timestamptz, tags text[], max_attempts integer, parent_id text,
-           replay_of text, trace_context jsonb, owner text, webhook text)
-), job AS (
+           position integer, action text, params jsonb, queue text, priority integer, lock text, queueing_lock text,
+           schedule_at timestamptz, delay float8, start_deadline timestamptz, tags text[], max_attempts integer,
+           parent_id text, replay_of text, trace_context jsonb, owner text, webhook text,
+           principal text, idempotency_key text, fingerprint text)
+"""
+_INSERTED = """
+job AS (
     INSERT INTO procrastinate_jobs (id, task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at)
     SELECT job_id, action, params, queue, priority, lock, queueing_lock, schedule_at FROM asked
 ), run AS (
@@ -46,8 +50,41 @@ WITH asked AS MATERIALIZED (
     INSERT INTO run_events (run_id, seq, type, data)
     SELECT id, last_seq, 'state', jsonb_build_object('state', state) FROM run
 )
+"""
+_INSERT_RUNS = f"""
+WITH asked AS MATERIALIZED ({_ASKED}), {_INSERTED}
 -- The trigger on the jobs is told that the ledger is kept.
 SELECT run.*, now() AS read_at, set_config('runledger.keeps_ledger', 'on', true) FROM run ORDER BY job_id
+"""
+# Whose key is taken is not stored. Keys in their order, and before the jobs: nobody waits for whom he keeps waiting.
+_INSERT_MARKED_RUNS = f"""
+WITH sent AS MATERIALIZED (
+    SELECT asked.*, set_config('lock_timeout', '250ms', true) FROM ({_ASKED}) AS asked
+), keyed AS (
+    INSERT INTO idempotency_keys (principal, key, fingerprint, job_id)
+    SELECT principal, idempotency_key, fingerprint, job_id FROM sent
+     WHERE idempotency_key IS NOT NULL ORDER BY principal, idempotency_key, position
+        ON CONFLICT DO NOTHING
+    RETURNING job_id
+), asked AS MATERIALIZED (
+    SELECT * FROM sent WHERE idempotency_key IS NULL OR job_id IN (SELECT job_id FROM keyed) ORDER BY position
+), {_INSERTED}, tag AS (
+    INSERT INTO run_tags (tag, job_id) SELECT DISTINCT unnest(tags), job_id FROM asked
+)
+SELECT run.*, now() AS read_at, asked.position, set_config('runledger.keeps_ledger', 'on', true)
+  FROM run JOIN asked USING (job_id) ORDER BY job_id
+"""
+
+
+_LIST_NEW_EVENTS = """
+SELECT event.run_id, event.seq, event.at, event.type, event.data
+  FROM unnest(%(run_ids)s::text[], %(seqs)s::int[]) AS watched (run_id, seen)
+  CROSS JOIN LATERAL (
+    SELECT * FROM run_events WHERE run_id = watched.run_id AND seq > watched.seen
+     ORDER BY seq LIMIT %(limit)s::int) AS event
+"""
+_LIST_RUNS_BY_ID = """
+SELECT *, now() AS read_at FROM action_runs WHERE id = ANY (%(run_ids)s::text[]) ORDER BY job_id
 """
 
 
@@ -60,17 +97,23 @@ class Holder:
     attempt: int
 
 
-async def insert_runs(database: Database, runs: Sequence[NewRun]) -> list[StoredRun]:
+async def insert_runs(database: Database, runs: Sequence[NewRun]) -> list[StoredRun | None]:
     """Insert runs and their jobs, in one statement; NOTIFY rings for the workers at commit.
 
     Args:
-        runs: action, params, queue, priority and max_attempts; optional: lock, queueing_lock, schedule_at,
-            start_deadline, tags, parent_id, replay_of, trace_context, owner, webhook.
+        runs: action, params, queue, priority and max_attempts; optional: lock, queueing_lock, schedule_at or delay
+            (seconds), start_deadline, tags, parent_id, replay_of, trace_context, owner, webhook; and principal,
+            idempotency_key and fingerprint, all three or none.
 
     Returns:
-        The runs, in the order given.
+        The runs, in the order given; `None` for one whose idempotency key is taken.
     """
-    return await database.execute_query_all_async(_INSERT_RUNS, runs=json.dumps(runs, default=str))
+    if not any("idempotency_key" in run or run.get("tags") for run in runs):
+        return [*await database.execute_query_all_async(_INSERT_RUNS, runs=json.dumps(runs, default=str))]
+    placed = [{**run, "position": position} for position, run in enumerate(runs)]
+    rows = await database.execute_query_all_async(_INSERT_MARKED_RUNS, runs=json.dumps(placed, default=str))
+    stored = {row["position"]: row for row in rows}
+    return [stored.get(position) for position in range(len(runs))]
 
 
 async def get_run(connection: AsyncConnection, run_id: str, *, owner: str | None = None) -> RunRow | None:
@@ -79,59 +122,6 @@ async def get_run(connection: AsyncConnection, run_id: str, *, owner: str | None
     if owner is not None:
         statement = statement.where(ActionRun.owner == owner)
     return (await connection.execute(statement)).first()
-
-
-async def list_runs(
-    connection: AsyncConnection,
-    *,
-    limit: int,
-    owner: str | None = None,
-    before: int | None = None,
-    action: str | None = None,
-    state: RunState | None = None,
-    queue: str | None = None,
-    tag: str | None = None,
-) -> list[RunRow]:
-    """Runs, newest first, older than the one whose job is `before`; the owner's only, if one is given."""
-    statement = select(*_RUN).order_by(ActionRun.job_id.desc()).limit(limit)
-    if owner is not None:
-        statement = statement.where(ActionRun.owner == owner)
-    if before is not None:
-        statement = statement.where(ActionRun.job_id < before)
-    if action is not None:
-        statement = statement.where(ActionRun.action == action)
-    if queue is not None:
-        statement = statement.where(ActionRun.queue == queue)
-    if tag is not None:
-        # The second condition is the index's own, without which it is not used.
-        statement = statement.where(
-            text("tags @> ARRAY[CAST(:tag AS text)] AND tags <> '{}'").bindparams(bindparam("tag", tag, Text()))
-        )
-    if state is not None:
-        statement = statement.where(_is_in(state))
-    return list((await connection.execute(statement)).all())
-
-
-def _is_in(state: RunState) -> Any:
-    # Until a worker has looked, a scheduled run whose time has come is still written as scheduled.
-    due = (ActionRun.state == RunState.SCHEDULED) & (ActionRun.schedule_at <= func.now())
-    match state:
-        case RunState.QUEUED:
-            return _is_unended() & or_(ActionRun.state == state, due)
-        case RunState.SCHEDULED:
-            return _is_unended() & (ActionRun.state == state) & ~due
-        case RunState.RUNNING:
-            return _is_unended() & (ActionRun.state == state)
-        case RunState.RETRYING | RunState.FAILED | RunState.CANCELLED:
-            return ActionRun.trouble == state
-        case RunState.SUCCEEDED:
-            return ActionRun.state == state
-
-
-def _is_unended() -> Any:
-    # By their jobs: what waits or runs is few, and has an index; there is none on the state of runs.
-    jobs = text("SELECT id FROM procrastinate_jobs WHERE status IN ('todo', 'doing')")
-    return ActionRun.job_id.in_(jobs.columns(ActionRun.__table__.c.job_id))
 
 
 async def get_steps(connection: AsyncConnection, run_id: str) -> dict[str, Any]:
@@ -196,6 +186,18 @@ async def list_events(connection: AsyncConnection, run_id: str, *, after: int, l
     return list((await connection.execute(statement)).all())
 
 
+async def list_new_events(database: Database, seen: dict[str, int], *, limit: int) -> list[dict[str, Any]]:
+    """The events of several runs, each run's after the `seq` that was seen, in order; up to `limit` of each."""
+    return await database.execute_query_all_async(
+        _LIST_NEW_EVENTS, run_ids=list(seen), seqs=list(seen.values()), limit=limit
+    )
+
+
+async def list_runs_by_id(database: Database, run_ids: Collection[str]) -> list[StoredRun]:
+    """The runs of these ids, in the order of acceptance."""
+    return await database.execute_query_all_async(_LIST_RUNS_BY_ID, run_ids=list(run_ids))
+
+
 async def requeue_ended_job(connection: AsyncConnection, *, job_id: int) -> bool:
     """Put the job of a run that failed or was cancelled back into its queue.
 
@@ -224,7 +226,7 @@ WITH page AS MATERIALIZED (
      WHERE id = ANY (ARRAY(SELECT job_id FROM old)) AND status NOT IN ('todo', 'doing')
        FOR UPDATE SKIP LOCKED
 ), run AS MATERIALIZED (
-    SELECT id, job_id FROM action_runs
+    SELECT id, job_id, tags FROM action_runs
      WHERE id = ANY (ARRAY(SELECT id FROM old
                             WHERE job_id = ANY (ARRAY(SELECT id FROM job))
                                OR NOT job_id = ANY (ARRAY(SELECT id FROM known))))
@@ -234,6 +236,11 @@ WITH page AS MATERIALIZED (
     DELETE FROM run_events WHERE run_id = ANY (ARRAY(SELECT id FROM run))
 ), jobs_deleted AS (
     DELETE FROM procrastinate_jobs WHERE id = ANY (ARRAY(SELECT job_id FROM run))
+), tags_deleted AS (
+    DELETE FROM run_tags USING (SELECT unnest(tags) AS tag, job_id FROM run) AS tagged
+     WHERE run_tags.tag = tagged.tag AND run_tags.job_id = tagged.job_id
+), unique_deleted AS (
+    DELETE FROM unique_runs WHERE job_id = ANY (ARRAY(SELECT job_id FROM run))
 ), runs_deleted AS (
     DELETE FROM action_runs WHERE id = ANY (ARRAY(SELECT id FROM run))
 )

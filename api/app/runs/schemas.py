@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from enum import StrEnum
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from app.runs.queries import EventRow, RunRow, StoredRun
 from app.runs.state import RunState
@@ -30,7 +41,38 @@ def _in_utc(time: datetime) -> datetime:
     return utc
 
 
+LONGEST_DELAY_SECONDS = 10 * 366 * 86_400
 ScheduleTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+
+class UniqueScope(StrEnum):
+    """Among which runs one is unique."""
+
+    WAITING = "waiting"
+    """Those that wait: scheduled, queued, retrying."""
+    UNENDED = "unended"
+    """Those that wait or run."""
+
+
+class OnConflict(StrEnum):
+    """What to do when the run is not unique."""
+
+    RETURN_EXISTING = "return_existing"
+    """Answer 200 with the run that is there."""
+    REPLACE = "replace"
+    """Cancel the run that is there if it waits, and take its place; one that runs is not replaced: 409."""
+    REJECT = "reject"
+    """Answer 409 with its id."""
+
+
+class Unique(BaseModel):
+    """At most one run of this key, of the same action and owner. What counts is the newest run of the key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: LockName
+    scope: UniqueScope = Field(default=UniqueScope.UNENDED, description="Among runs that wait, or wait or run.")
+    on_conflict: OnConflict = OnConflict.RETURN_EXISTING
 
 
 class RunCreate(BaseModel):
@@ -50,6 +92,9 @@ class RunCreate(BaseModel):
     lock: LockName | None = Field(default=None, description="Runs of one lock are performed one after the other.")
     queueing_lock: LockName | None = Field(default=None, description="At most one run of it waits at a time.")
     schedule_at: ScheduleTime | None = Field(default=None, description="Not before this time.")
+    delay: Annotated[float, Field(strict=True, ge=0, le=LONGEST_DELAY_SECONDS, allow_inf_nan=False)] | None = Field(
+        default=None, description="Not before so many seconds have passed, by the database's clock."
+    )
     start_deadline: ScheduleTime | None = Field(
         default=None, description="A run that has not started by then fails, with the problem `/problems/too-late`."
     )
@@ -57,6 +102,14 @@ class RunCreate(BaseModel):
     webhook: Annotated[str, StringConstraints(max_length=64)] | None = Field(
         default=None, description="The id of a webhook endpoint that is told of its end; see `POST /webhooks`."
     )
+    unique: Unique | None = Field(default=None, description="At most one such run at a time.")
+
+    @field_validator("delay")
+    @classmethod
+    def _one_time(cls, delay: float | None, sent: ValidationInfo) -> float | None:
+        if delay is not None and sent.data.get("schedule_at") is not None:
+            raise ValueError("Send schedule_at or delay, not both.")
+        return delay
 
 
 class RunBatch(BaseModel):
@@ -70,10 +123,98 @@ class RunBatch(BaseModel):
     runs: list[Any] = Field(min_length=1, max_length=1000, description="Each like the body of `POST /runs`.")
 
 
+class RunReplay(BaseModel):
+    """What is to be different when a run is submitted again."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{}]})
+
+    params: dict[str, Any] | None = Field(default=None, description="The whole input; the old run's if not given.")
+    queue: Name | None = None
+    priority: Annotated[int, Field(strict=True, ge=-32768, le=32767)] | None = None
+
+
+ActionName = Annotated[str, StringConstraints(max_length=64, pattern=NO_NUL)]
+QueueName = Annotated[str, StringConstraints(max_length=40, pattern=NO_NUL)]
+TagName = Annotated[str, StringConstraints(max_length=64, pattern=NO_NUL)]
+"""As somebody asks for them: what there is was stored by rules of its own."""
+
+
+class RunFilter(BaseModel):
+    """Which runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: RunState | None = None
+    action: ActionName | None = None
+    queue: QueueName | None = None
+    tag: TagName | None = None
+    since: ScheduleTime | None = Field(default=None, description="Accepted at this time or later.")
+    until: ScheduleTime | None = Field(default=None, description="Accepted before this time.")
+    q: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_NUL)] | None = Field(
+        default=None, description="Text in the params, in any case; params larger than 8 kB are not searched."
+    )
+
+
+class BulkOp(StrEnum):
+    """What to do to many runs. Stored in params, so a name never changes meaning."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    REPLAY = "replay"
+
+
+class BulkRuns(BaseModel):
+    """What to do, and to which runs: those of some ids, or those that fit a filter."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"op": "retry", "filter": {"state": "failed", "action": "echo"}}]},
+    )
+
+    op: BulkOp
+    ids: list[Annotated[str, StringConstraints(pattern=RUN_ID.pattern, max_length=64)]] | None = Field(
+        default=None, min_length=1, max_length=1000
+    )
+    filter: RunFilter | None = Field(default=None, description="Like the parameters of `GET /runs`; `{}`: all.")
+
+    @model_validator(mode="after")
+    def _which(self) -> Self:
+        if (self.ids is None) == (self.filter is None):
+            raise ValueError("Send ids or filter, one of them.")
+        return self
+
+
+class BulkRequest(BulkRuns):
+    """What to do, and to which runs; or only how many they are."""
+
+    dry_run: bool = Field(default=False, description="Only count them.")
+
+
+class Matched(BaseModel):
+    """How many runs fit at this moment."""
+
+    matched: int
+
+
+class BulkDone(Matched):
+    """How many fitted when it began, to how many it was done, and to how many it could not be done."""
+
+    done: int
+    refused: int
+
+
+class RunQuery(RunFilter):
+    """Which runs, and how many of them."""
+
+    limit: int = Field(default=50, ge=1, le=200)
+    cursor: str | None = Field(default=None, max_length=64, description="`next` of the page before.")
+
+
 class BatchItem(BaseModel):
     """What became of one request: the id of its run, or a problem object."""
 
     id: str | None = None
+    replaced: str | None = Field(default=None, description="The run whose place it took.")
     error: dict[str, Any] | None = None
 
 
@@ -97,8 +238,11 @@ class Links(BaseModel):
 
     self: str
     events: str
+    result: str
     cancel: str
     retry: str
+    replay: str
+    why: str
 
 
 class RunRead(BaseModel):
@@ -126,6 +270,7 @@ class RunRead(BaseModel):
     parent_id: str | None
     replay_of: str | None
     trace_id: str | None
+    last_seq: int = Field(description="The id of its newest event.")
     links: Links
 
 
@@ -134,6 +279,9 @@ class RunPage(BaseModel):
 
     items: list[RunRead]
     next: str | None = Field(description="The `cursor` of the next page; null on the last one.")
+    searched_until: AwareDatetime | None = Field(
+        default=None, description="How far back this page has looked, if that was too far to go on: `next` goes on."
+    )
 
 
 class EventRead(BaseModel):
@@ -158,15 +306,16 @@ def read_run(row: RunRow | StoredRun) -> RunRead:
     )
 
 
-def read_event(row: EventRow) -> EventRead:
+def read_event(row: EventRow | dict[str, Any]) -> EventRead:
     """A row of `run_events`, as an event on the wire."""
-    event = row._mapping
+    event = row if isinstance(row, dict) else row._mapping
     return EventRead(seq=event["seq"], at=event["at"], type=event["type"], data=event["data"])
 
 
 _SAME_NAME = [
     "id", "action", "params", "result", "error", "attempt", "max_attempts", "queue", "priority", "lock", "tags",
     "schedule_at", "start_deadline", "created_at", "started_at", "finished_at", "parent_id", "replay_of",
+    "last_seq",
 ]  # fmt: skip
 
 
@@ -191,4 +340,12 @@ def _trace_id(context: dict[str, Any] | None) -> str | None:
 
 def _links(run_id: str) -> Links:
     run = f"/runs/{run_id}"
-    return Links(self=run, events=f"{run}/events", cancel=f"{run}/cancel", retry=f"{run}/retry")
+    return Links(
+        self=run,
+        events=f"{run}/events",
+        result=f"{run}/result",
+        cancel=f"{run}/cancel",
+        retry=f"{run}/retry",
+        replay=f"{run}/replay",
+        why=f"{run}/why",
+    )

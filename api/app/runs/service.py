@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -24,33 +24,38 @@ from app.errors import (
     RunFinal,
     RunNotFailed,
     RunNotFound,
-    TooBusy,
 )
 from app.outbound.postgres.database import autocommit
-from app.runs import queries
+from app.runs import keys, pages, queries
 from app.runs.actions import Action, Actions
+from app.runs.idempotency import Idempotency
 from app.runs.intake import Intake
 from app.runs.problems import faults
-from app.runs.queries import NewRun, StoredRun
-from app.runs.schemas import RUN_ID, RunCreate, RunPage, RunRead, read_run
+from app.runs.queries import NewRun
+from app.runs.schemas import RUN_ID, BatchItem, RunCreate, RunPage, RunRead, RunReplay, Unique, read_run
 from app.runs.state import RunState
+from app.runs.stored import Found, Stored
 
 PRUNE_BATCH = 500
 _UNKNOWN_WEBHOOK = Fault(
     pointer="/webhook", detail="There is no such endpoint. POST /webhooks makes one.", type="unknown_webhook"
 )
+KEYS_LIVE = timedelta(hours=24)
 _ALREADY_QUEUED = "A run with this queueing lock is already waiting."
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request comes from: who will see its runs, and the trace that it is part of.
+    """Where a request comes from: who will see its runs, the trace that it is part of, and the key it may come with.
 
     `webhooks` are the endpoints that its runs may name.
     """
 
     owner: str | None = None
     trace_context: dict[str, str] | None = None
+    key: Idempotency | None = None
+    replay_of: str | None = None
+    """The run that it repeats."""
     webhooks: frozenset[str] = frozenset()
 
 
@@ -58,7 +63,30 @@ HERE = Origin()
 """This program itself: its runs belong to nobody."""
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The run of an accepted request."""
+
+    run: RunRead
+    found: Found
+    replaced: str | None
+    """The run whose place it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A run as a request: it will belong to whom the run belongs."""
+
+    request: RunCreate
+    origin: Origin
+
+
 async def submit(intake: Intake, action: Action, request: RunCreate, origin: Origin = HERE) -> RunRead:
+    """The run of `accept`."""
+    return (await accept(intake, action, request, origin)).run
+
+
+async def accept(intake: Intake, action: Action, request: RunCreate, origin: Origin = HERE) -> Accepted:
     """Accept a request: its run and its job exist, durably, when this returns.
 
     Both are inserted by one statement, with the task's own defaults, as `Task.defer_async` would insert the job.
@@ -66,21 +94,26 @@ async def submit(intake: Intake, action: Action, request: RunCreate, origin: Ori
     Raises:
         InvalidInput: the params do not fit the action's input.
         AlreadyQueued: a run with the same queueing lock is waiting.
+        NotUnique: a run with the same unique key is in the way.
+        IdempotencyKeyReused: the key was sent with something else.
+        IdempotencyInFlight: the first request with the key is being stored.
         TooBusy: too much is being submitted at this moment.
     """
     try:
-        return read_run(await intake.store(_prepared(action, request, origin)))
+        stored = await intake.store(_prepared(action, request, origin), request.unique)
     except exceptions.UniqueViolation as error:
         raise AlreadyQueued(detail=_ALREADY_QUEUED) from error
+    return Accepted(read_run(stored.run), stored.found, stored.replaced)
 
 
 async def submit_all(
     intake: Intake, actions: Actions, requests: list[Any], origin: Origin = HERE
-) -> list[str | Problem]:
+) -> list[BatchItem | Problem]:
     """Accept requests one by one, storing together those that can be.
 
     Args:
         requests: JSON; each should be a `RunCreate`.
+        origin: with a key, each request has that key and its number.
 
     Returns:
         For each request the id of its run, or the problem that kept it out.
@@ -89,14 +122,17 @@ async def submit_all(
         ConnectorException: the database did not answer; some runs may have been stored.
     """
     prepared = [_prepared_or_problem(actions, n, request, origin) for n, request in enumerate(requests)]
-    stored = iter(await intake.store_all([run for run in prepared if isinstance(run, dict)]))
-    return [_outcome(next(stored)) if isinstance(run, dict) else run for run in prepared]
+    stored = iter(await intake.store_all([run for run in prepared if isinstance(run, tuple)]))
+    return [_outcome(next(stored)) if isinstance(run, tuple) else run for run in prepared]
 
 
-def _prepared_or_problem(actions: Actions, number: int, request: Any, origin: Origin) -> NewRun | Problem:
+def _prepared_or_problem(
+    actions: Actions, number: int, request: Any, origin: Origin
+) -> tuple[NewRun, Unique | None] | Problem:
     try:
         checked = RunCreate.model_validate(request)
-        return _prepared(actions.named(checked.action), checked, origin)
+        key = origin.key and origin.key.of_item(number)
+        return _prepared(actions.named(checked.action), checked, replace(origin, key=key)), checked.unique
     except ValidationError as error:
         return InvalidInput(errors=faults(error, f"/runs/{number}"))
     except InvalidInput as problem:
@@ -106,13 +142,13 @@ def _prepared_or_problem(actions: Actions, number: int, request: Any, origin: Or
         return problem
 
 
-def _outcome(stored: StoredRun | BaseException) -> str | Problem:
+def _outcome(stored: Stored | BaseException) -> BatchItem | Problem:
     match stored:
-        case dict():
-            return stored["id"]
+        case Stored(run=run, replaced=replaced):
+            return BatchItem(id=run["id"]) if replaced is None else BatchItem(id=run["id"], replaced=replaced)
         case exceptions.UniqueViolation():
             return AlreadyQueued(detail=_ALREADY_QUEUED)
-        case TooBusy():
+        case Problem():
             return stored
         case _:
             raise stored
@@ -139,30 +175,23 @@ async def get_traceback(engine: AsyncEngine, run_id: str, *, owner: str | None =
     return (await _row(engine, run_id, owner)).traceback
 
 
-async def has_ended_at(engine: AsyncEngine, run_id: str, seq: int, *, owner: str | None = None) -> bool:
-    """Whether a run has ended, and no event of it comes after `seq`.
-
-    Raises:
-        RunNotFound: there is none with that id.
-    """
-    row = await _row(engine, run_id, owner)
-    return RunState(row.state).is_final and row.last_seq <= seq
-
-
 async def list_page(engine: AsyncEngine, *, limit: int, cursor: str | None, **filters: Any) -> RunPage:
     """A page of runs, newest first.
 
     Args:
-        filters: owner, action, state, queue, tag.
+        filters: owner, action, state, queue, tag, since, until, q.
 
     Raises:
         InvalidCursor: the cursor is not one of ours.
     """
     before = None if cursor is None else _decode(cursor)
     async with autocommit(engine).connect() as connection:
-        rows = await queries.list_runs(connection, limit=limit + 1, before=before, **filters)
-    page = rows[:limit]
-    return RunPage(items=[read_run(row) for row in page], next=_encode(page[-1].job_id) if len(rows) > limit else None)
+        page = await pages.get_page(connection, limit=limit, before=before, **filters)
+    return RunPage(
+        items=[read_run(row) for row in page.rows],
+        next=None if page.last is None else _encode(page.last),
+        searched_until=page.searched_until,
+    )
 
 
 async def cancel(engine: AsyncEngine, manager: JobManager, run_id: str, *, owner: str | None = None) -> RunRead:
@@ -205,12 +234,37 @@ async def retry(engine: AsyncEngine, run_id: str, *, owner: str | None = None) -
     return run
 
 
+async def again(engine: AsyncEngine, run_id: str, edited: RunReplay, *, owner: str | None = None) -> Again:
+    """The request that a run was made from, with what is to be different.
+
+    Raises:
+        RunNotFound: there is none with that id.
+    """
+    row = await _row(engine, run_id, owner)
+    # What is stored may have been made by SQL: the action judges its params, and nobody the rest.
+    request = RunCreate.model_construct(
+        action=row.action,
+        params=row.params if edited.params is None else edited.params,
+        queue=edited.queue or row.queue,
+        priority=row.priority if edited.priority is None else edited.priority,
+        lock=row.lock,
+        tags=row.tags,
+    )
+    return Again(request, Origin(row.owner, row.trace_context, replay_of=row.id))
+
+
 async def prune(engine: AsyncEngine, *, older_than: timedelta) -> int:
     """Delete runs that ended longer ago, the oldest first, in small batches, each its own transaction.
+
+    Before them the idempotency keys that have served their time.
 
     Returns:
         How many runs were deleted.
     """
+    forgotten = PRUNE_BATCH
+    while forgotten == PRUNE_BATCH:
+        async with autocommit(engine).connect() as connection:
+            forgotten = await keys.delete_idempotency_keys(connection, older_than=KEYS_LIVE, limit=PRUNE_BATCH)
     deleted, after = 0, 0
     while after is not None:
         async with autocommit(engine).connect() as connection:
@@ -236,7 +290,7 @@ def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
     if request.webhook is not None and request.webhook not in origin.webhooks:
         raise InvalidInput(errors=[_UNKNOWN_WEBHOOK])
     task = action.task
-    return {
+    run: NewRun = {
         "action": action.name,
         "params": action.check(request.params),
         "queue": request.queue or task.queue,
@@ -244,13 +298,16 @@ def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
         "lock": request.lock or task.lock,
         "queueing_lock": request.queueing_lock or task.queueing_lock,
         "schedule_at": request.schedule_at and request.schedule_at.isoformat(),
+        "delay": request.delay or None,
         "start_deadline": request.start_deadline and request.start_deadline.isoformat(),
         "tags": request.tags,
         "max_attempts": action.retry.max_attempts,
         "trace_context": origin.trace_context,
         "owner": origin.owner,
         "webhook": request.webhook,
+        "replay_of": origin.replay_of,
     }
+    return run if origin.key is None else run | origin.key.stamp(request)
 
 
 def _ended(state: RunState) -> str:

@@ -1,0 +1,137 @@
+"""Watching over HTTP, by server-sent events: one run from its beginning to its end, or all runs as they change."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query
+from fastapi.sse import KEEPALIVE_COMMENT
+from fastapi_rfc9457.server import problems
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from app.errors import Forbidden, InvalidEventId, InvalidInput, RunNotFound, Unauthorized
+from app.routers.dependencies import Services, ServicesDep
+from app.routers.problems import NothingMore
+from app.routers.runs import RunId
+from app.routers.security import Reads
+from app.routers.streams import BEGINNING, LARGE, EventStream, encode_all, encode_run, encode_snapshot
+from app.runs import service
+from app.runs.events import follow, patiently
+from app.runs.schemas import ActionName, QueueName, RunRead, TagName
+
+router = APIRouter(tags=["events"])
+
+TOPICS = ("runs",)
+SNAPSHOT_RUNS = 50
+BREATH_SECONDS = 0.25
+"""What changes meanwhile is told at once."""
+
+
+@router.get(
+    "/runs/{run_id}/events",
+    operation_id="followRun",
+    status_code=200,
+    response_class=EventStream,
+    responses={204: {"description": "The run has ended, and the client has seen its last event."}}
+    | problems(Unauthorized, Forbidden, RunNotFound, InvalidEventId),
+)
+async def follow_run(
+    run_id: RunId,
+    services: ServicesDep,
+    principal: Reads,
+    last_event_id: Annotated[str | None, Header(description="Resume after this event.")] = None,
+    after: Annotated[
+        str | None, Query(alias="last_event_id", description="The same, for clients that cannot set a header.")
+    ] = None,
+) -> EventStream:
+    """Server-sent events: the run as it is (`snapshot`), its history after `Last-Event-ID`, then live.
+
+    Events are named `state`, `progress`, `log`, `step`, and have the `seq` of the run's history as their id; the last
+    one is `end`, with the run as data. Every 15 s of silence there is a comment. A stream that breaks off is resumed
+    with the last id: each event comes once and in order.
+    """
+    seen = _event_id(last_event_id or after)
+    # Looked up before the stream begins: inside it, a 404 would come too late.
+    look = functools.partial(service.get, services.engine, run_id, owner=principal.owner)
+    run = await patiently(look, services.stopping)
+    if run.state.is_final and run.last_seq <= seen:
+        raise NothingMore
+    return EventStream(_history(services, run, seen))
+
+
+async def _history(services: Services, run: RunRead, seen: int) -> AsyncGenerator[bytes]:
+    # Without an id: who is cut off here has still seen no more than before.
+    yield BEGINNING + encode_run("snapshot", run)
+    async for told in follow(services.engine, services.lookout, run, after=seen, stopping=services.stopping):
+        yield encode_all(told)
+
+
+class Watched(BaseModel):
+    """What is watched, and which runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    topics: str = Field(default="runs", max_length=100, description=f"Of {', '.join(TOPICS)}; several with commas.")
+    action: ActionName | None = None
+    queue: QueueName | None = None
+    tag: TagName | None = None
+
+    @field_validator("topics")
+    @classmethod
+    def _known(cls, topics: str) -> str:
+        if set(topics.split(",")) - set(TOPICS):
+            raise ValueError(f"Topics are: {', '.join(TOPICS)}.")
+        return topics
+
+    def fits(self, run: RunRead) -> bool:
+        """Whether a run is one of those."""
+        return (
+            self.action in (None, run.action)
+            and self.queue in (None, run.queue)
+            and (self.tag is None or self.tag in run.tags)
+        )
+
+
+@router.get(
+    "/events",
+    operation_id="followTopics",
+    status_code=200,
+    response_class=EventStream,
+    responses=problems(Unauthorized, Forbidden, InvalidInput),
+)
+async def follow_topics(services: ServicesDep, principal: Reads, watched: Annotated[Watched, Query()]) -> EventStream:
+    """Server-sent events about all the runs that you see: one stream for a page that shows many.
+
+    First `snapshot`, the newest 50 runs as `{items}`; then `run` for each that changes, as it is after the change,
+    without `params` and `result`. Changes that follow each other quickly may be told as one; `last_seq` says which of
+    two tellings of a run is the newer. Events have no id: there is nothing to resume, a new stream begins with a new
+    `snapshot`, and so does this one when more has changed than can be told.
+    """
+    return EventStream(_changes(services, principal.owner, watched))
+
+
+async def _changes(services: Services, owner: str | None, watched: Watched) -> AsyncGenerator[bytes]:
+    chosen = watched.model_dump(exclude={"topics"})
+    look = functools.partial(
+        service.list_page, services.engine, limit=SNAPSHOT_RUNS, cursor=None, owner=owner, **chosen
+    )
+    with services.lookout.changes(owner) as changes:
+        yield BEGINNING + encode_snapshot((await patiently(look, services.stopping)).items)
+        async for runs in changes:
+            if changes.has_lost_track:
+                changes.has_lost_track = False
+                yield encode_snapshot((await patiently(look, services.stopping)).items)
+            newest = {run.id: run for run in runs if watched.fits(run)}
+            yield b"".join([encode_run("run", run, exclude=LARGE) for run in newest.values()]) or KEEPALIVE_COMMENT
+            await asyncio.sleep(BREATH_SECONDS)
+
+
+def _event_id(sent: str | None) -> int:
+    if sent is None or sent == "":
+        return 0
+    if not sent.isascii() or not sent.isdecimal() or len(sent) > 9:
+        raise InvalidEventId(detail="Last-Event-ID must be the id of an event of this run.")
+    return int(sent)

@@ -1,0 +1,158 @@
+"""Pages of runs: at a cost that depends on the page, whatever the ledger holds and whatever is asked for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.runs.queries import RunRow
+from app.runs.state import RunState
+
+WINDOW = 10_000
+"""So many runs are looked at for one page."""
+SLACK = 1_000
+"""Runs get their places in the order of their times almost: none is further than this from where its time would be."""
+LARGEST_SEARCHED_BYTES = 8_192
+_NEWEST = "ORDER BY place.job_id DESC"
+
+# Until a worker has looked, a scheduled run whose time has come is still written as scheduled.
+_IN_STATE = {
+    RunState.SCHEDULED: "state = 'scheduled' AND schedule_at > now()",
+    RunState.QUEUED: "(state = 'queued' OR (state = 'scheduled' AND schedule_at <= now()))",
+} | {
+    state: f"state = '{state}'"
+    for state in RunState
+    if state not in (RunState.SCHEDULED, RunState.QUEUED)
+}  # fmt: skip
+_FITS = {
+    "owner": "owner = :owner",
+    "action": "action = :action",
+    "queue": "queue = :queue",
+    "tag": "tags @> ARRAY[CAST(:tag AS text)]",
+    "since": "created_at >= :since",
+    "until": "created_at < :until",
+    # Stored out of line, params would have to be fetched for each run that is looked at.
+    "q": f"CASE WHEN pg_column_size(params) <= {LARGEST_SEARCHED_BYTES} "
+    "THEN strpos(lower(params::text), lower(:q)) > 0 END",
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """Runs, newest first, and where the next page begins."""
+
+    rows: list[RunRow]
+    last: int | None
+    """The job to go on after; `None`: nothing follows."""
+    searched_until: datetime | None = None
+    """Set if the page ends where the look did."""
+
+
+async def get_page(connection: AsyncConnection, *, limit: int, before: int | None, **filters: Any) -> Page:
+    """The newest runs that fit, older than the one whose job is `before`.
+
+    Args:
+        filters: owner, action, state, queue, tag, since, until, q; `None`: whichever.
+    """
+    given = {name: value for name, value in filters.items() if value is not None}
+    values = _values(given) | {"before": before, "limit": limit + 1}
+    rows = list((await connection.execute(_bound(page_of(given), values))).all())
+    if len(rows) > limit:
+        return Page(rows[:limit], rows[limit - 1].job_id)
+    edge = (await connection.execute(_bound(_edge_of(given), values))).first()
+    return Page(rows, None) if edge is None else Page(rows, edge.job_id, edge.created_at)
+
+
+async def count(connection: AsyncConnection, **filters: Any) -> int:
+    """How many runs fit. It reads all of them."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    statement = f"SELECT count(*) FROM {_runs_at(_places(given))}{_where(_fitting(given))}"
+    return (await connection.execute(_bound(statement, _values(given) | {"before": None}))).scalar_one()
+
+
+async def count_ids(connection: AsyncConnection, run_ids: list[str], *, owner: str | None) -> int:
+    """How many of these runs there are; the owner's only, if one is given."""
+    statement = text(
+        "SELECT count(*) FROM action_runs "
+        "WHERE id = ANY (:run_ids) AND (CAST(:owner AS text) IS NULL OR owner = :owner)"
+    )
+    return (await connection.execute(statement, {"run_ids": run_ids, "owner": owner})).scalar_one()
+
+
+def page_of(given: dict[str, Any]) -> str:
+    """The statement of a page."""
+    window = f"{_places(given)} LIMIT {WINDOW}"
+    return f"SELECT run.*, now() AS read_at FROM {_runs_at(window)}{_where(_fitting(given))} {_NEWEST} LIMIT :limit"
+
+
+def _edge_of(given: dict[str, Any]) -> str:
+    """The last run that is looked at, if there may be more."""
+    return f"SELECT job_id, created_at FROM action_runs WHERE job_id = ({_places(given)} OFFSET {WINDOW - 1} LIMIT 1)"
+
+
+def _runs_at(places: str) -> str:
+    # One by one in their order, whatever else the planner would think of: OFFSET 0 leaves it no other join.
+    return (
+        f"({places}) AS place "
+        "CROSS JOIN LATERAL (SELECT * FROM action_runs WHERE job_id = place.job_id OFFSET 0) AS run"
+    )
+
+
+def _places(given: dict[str, Any]) -> str:
+    """The jobs of the runs to look at: what the most selective index has, newest first. It needs nothing else."""
+    table, place, leading = _leading(given)
+    bounds = [f"(CAST(:before AS bigint) IS NULL OR {place} < :before)"]
+    first = "(SELECT job_id FROM action_runs WHERE id >= :{} ORDER BY id LIMIT 1)"
+    if "since" in given:
+        bounds.append(f"{place} >= {first.format('since_id')} - {SLACK}")
+    if "until" in given:
+        bounds.append(f"{place} < coalesce({first.format('until_id')} + {SLACK}, {2**63 - 1})")
+    return f"SELECT {place} AS job_id FROM {table}{_where([*leading, *bounds])} ORDER BY {place} DESC"
+
+
+def _leading(given: dict[str, Any]) -> tuple[str, str, list[str]]:
+    """The table to look in, the column of jobs there, and what its index knows.
+
+    Said here and not left to the planner, who believes that what is rare is as likely to be near as far. What waits or
+    runs is few and has an index by its jobs; there is none on the state of runs, because every run would write it.
+    """
+    state = given.get("state")
+    if state in (RunState.SCHEDULED, RunState.QUEUED, RunState.RUNNING):
+        return "procrastinate_jobs", "id", ["status IN ('todo', 'doing')"]
+    if "tag" in given:
+        return "run_tags", "job_id", ["tag = :tag"]
+    if state in (RunState.RETRYING, RunState.FAILED, RunState.CANCELLED):
+        return "action_runs", "job_id", [f"trouble = '{state}'"]
+    if given.get("queue", "default") != "default":
+        return "action_runs", "job_id", ["queue = :queue", "queue <> 'default'"]
+    for name in ("action", "owner"):
+        if name in given:
+            return "action_runs", "job_id", [f"{name} = :{name}"]
+    return "action_runs", "job_id", []
+
+
+def _fitting(given: dict[str, Any]) -> list[str]:
+    fits = [_FITS[name] for name in given if name in _FITS]
+    return [*fits, _IN_STATE[given["state"]]] if "state" in given else fits
+
+
+def _values(given: dict[str, Any]) -> dict[str, Any]:
+    # Ids begin with their second.
+    ids = {f"{name}_id": f"run_{given[name]:%Y%m%dT%H%M%SZ}" for name in ("since", "until") if name in given}
+    # As it is written in JSON.
+    text = {"q": json.dumps(given["q"], ensure_ascii=False)[1:-1]} if "q" in given else {}
+    return given | ids | text
+
+
+def _bound(statement: str, values: dict[str, Any]) -> TextClause:
+    clause = text(statement)
+    return clause.bindparams(**{name: values[name] for name in clause._bindparams})
+
+
+def _where(conditions: list[str]) -> str:
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""

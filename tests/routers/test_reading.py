@@ -1,0 +1,123 @@
+"""Reading a run again and again, cheaply: versions, waiting for the next one, results; and pages that lead on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx2
+import pytest
+from tests.support.eventually import eventually
+from tests.support.workshop import Workshop
+
+from app.engine.retry import Retry
+
+
+@pytest.fixture(autouse=True)
+def actions(workshop: Workshop) -> None:
+    @workshop.action()
+    async def echo(message: str) -> str:
+        return message
+
+    @workshop.action(retry=Retry(max_attempts=1))
+    async def fail() -> None:
+        raise ValueError("no luck")
+
+
+async def submit(api: httpx2.AsyncClient, action: str = "echo", **params: Any) -> str:
+    body = {"action": action, "params": params or ({"message": "hi"} if action == "echo" else {})}
+    return (await api.post("/runs", json=body)).headers["location"]
+
+
+async def test_who_has_the_version_is_told_so_and_nothing_more(api: httpx2.AsyncClient, workshop: Workshop) -> None:
+    url = await submit(api)
+    first = await api.get(url)
+    assert (first.headers["cache-control"], first.headers["vary"]) == ("private, no-cache", "Prefer")
+    same = await api.get(url, headers={"if-none-match": f'"x", {first.headers["etag"]}'})
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", first.headers["etag"])
+    assert same.headers["retry-after"] == "1"
+    await workshop.drain()
+    changed = await api.get(url, headers={"if-none-match": first.headers["etag"]})
+    assert (changed.status_code, changed.json()["state"]) == (200, "succeeded")
+    assert changed.headers["etag"] != first.headers["etag"]
+
+
+async def test_with_its_traceback_a_run_is_another_representation(api: httpx2.AsyncClient) -> None:
+    url = await submit(api)
+    tag = (await api.get(url)).headers["etag"]
+    answer = await api.get(url, params={"include": "traceback"}, headers={"if-none-match": tag})
+    assert answer.status_code == 200
+
+
+async def waiting(api: httpx2.AsyncClient, workshop: Workshop, url: str, **headers: str) -> asyncio.Task[Any]:
+    """A long poll that has begun to wait."""
+    lookout = api._transport.app.state.services.lookout  # type: ignore[attr-defined]
+    poll = asyncio.create_task(api.get(url, headers={"prefer": "wait=20", **headers}))
+
+    async def waits() -> bool:
+        return bool(lookout._watched)
+
+    await eventually(waits)
+    return poll
+
+
+async def test_a_long_poll_without_a_version_is_answered_at_the_end(
+    api: httpx2.AsyncClient, workshop: Workshop
+) -> None:
+    url = await submit(api)
+    poll = await waiting(api, workshop, url)
+    await workshop.drain()
+    answer = await poll
+    assert (answer.json()["state"], answer.headers["preference-applied"]) == ("succeeded", "wait=20")
+
+
+async def test_a_long_poll_with_a_version_is_answered_when_that_has_passed(
+    api: httpx2.AsyncClient, workshop: Workshop
+) -> None:
+    url = await submit(api)
+    tag = (await api.get(url)).headers["etag"]
+    poll = await waiting(api, workshop, url, **{"if-none-match": tag})
+    await workshop.execute("UPDATE procrastinate_jobs SET status = 'doing'")
+    assert (await poll).json()["state"] == "running"
+    at_once = await api.get(url, headers={"if-none-match": tag, "prefer": "wait=20"})
+    assert at_once.json()["state"] == "running"
+
+
+async def test_a_long_poll_that_waited_in_vain_says_how_it_is(api: httpx2.AsyncClient) -> None:
+    url = await submit(api)
+    tag = (await api.get(url)).headers["etag"]
+    assert (await api.get(url, headers={"prefer": "wait=0"})).status_code == 200
+    assert (await api.get(url, headers={"prefer": "wait=0", "if-none-match": tag})).status_code == 304
+
+
+async def test_a_result_is_what_was_returned_and_until_then_a_problem(
+    api: httpx2.AsyncClient, workshop: Workshop
+) -> None:
+    url, failing = await submit(api), await submit(api, "fail")
+    early = await api.get(f"{url}/result")
+    assert (early.status_code, early.json()["type"]) == (409, "/problems/run-not-finished")
+    assert (early.headers["retry-after"], early.json()["state"]) == ("1", "queued")
+    await workshop.drain()
+    assert (await api.get(f"{url}/result")).json() == "hi"
+    failed = await api.get(f"{failing}/result")
+    assert (failed.status_code, failed.json()["type"]) == (409, "/problems/no-result")
+    assert failed.json()["error"]["detail"] == "no luck"
+
+
+async def test_the_link_of_a_page_leads_to_the_next_with_the_same_filters(api: httpx2.AsyncClient) -> None:
+    urls = [await submit(api) for _ in range(5)]
+    await submit(api, "fail")
+    seen: list[str] = []
+    path: str | None = "/runs?action=echo&limit=2&q=HI"
+    while path is not None:
+        page = await api.get(path)
+        seen += [run["links"]["self"] for run in page.json()["items"]]
+        path = page.links["next"]["url"] if "next" in page.links else None
+    assert seen == urls[::-1]
+
+
+@pytest.mark.parametrize("query", ["since=yesterday", "until=2026-01-01T00:00:00", "q=", "q=%00", "stat=failed"])
+async def test_a_filter_that_is_none_is_422_and_named(api: httpx2.AsyncClient, query: str) -> None:
+    answer = await api.get(f"/runs?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == query.split("=")[0]
