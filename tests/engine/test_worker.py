@@ -246,7 +246,7 @@ async def test_a_side_task_that_breaks_is_started_again(workshop: Workshop, monk
     twice = asyncio.Event()
     beats: list[int] = []
 
-    async def beat(_: queries.Database, *, worker_id: int) -> None:
+    async def beat(_: queries.Database, *, worker_id: int, about: queries.AboutWorker) -> None:
         beats.append(worker_id)
         if len(beats) == 2:
             twice.set()
@@ -338,11 +338,11 @@ async def test_a_claim_whose_answer_was_lost_goes_back(workshop: Workshop, monke
     lost: list[Any] = []
 
     async def lose_the_first_answer(database: queries.Database, **arguments: Any) -> Any:
-        jobs, last_lock = await claim(database, **arguments)
-        if jobs and not lost:
-            lost.extend(jobs)
+        answer = await claim(database, **arguments)
+        if answer.jobs and not lost:
+            lost.extend(answer.jobs)
             raise ConnectorException
-        return jobs, last_lock
+        return answer
 
     monkeypatch.setattr(queries, "claim_jobs", lose_the_first_answer)
 
