@@ -18,7 +18,7 @@ from app.config import Settings, get_settings
 from app.engine.app import App
 from app.observability.logging import configure_logging
 from app.outbound.postgres.database import make_engine
-from app.routers import actions, changes, events, health, runs
+from app.routers import actions, changes, events, health, jobs, runs, tasks
 from app.routers.dependencies import Services
 from app.routers.problems import install_problem_handlers
 from app.runs.actions import Actions
@@ -77,7 +77,8 @@ def create_app(
     app.include_router(health.router)
     install_problem_handlers(app)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
-    app.include_router(actions.router)
+    for door in (actions, jobs, tasks):
+        app.include_router(door.router)
     return app
 
 
