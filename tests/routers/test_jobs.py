@@ -184,6 +184,15 @@ async def test_a_replacement_that_cannot_be_stored_leaves_what_waits(
     assert (await api.get(f"/jobs/{first}")).json()["status"] == "queued"
 
 
+async def test_an_action_that_allows_one_to_wait_goes_first(api: httpx2.AsyncClient, workshop: Workshop) -> None:
+    @workshop.action(queueing_lock="one at a time")
+    async def tidy(room: str) -> None: ...
+
+    assert (await api.post("/jobs", json={"payload": {"task": "tidy", "room": "a"}})).status_code == 202
+    answer = await api.post("/jobs", json={"payload": {"task": "tidy", "room": "b"}, "on_duplicate": "replace"})
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/already-queued")
+
+
 async def test_a_duplicate_can_be_rejected(api: httpx2.AsyncClient) -> None:
     await api.post("/jobs", json=HELLO)
     answer = await api.post("/jobs", json={**HELLO, "on_duplicate": "reject"})
