@@ -102,7 +102,8 @@ def told(accepted: Accepted) -> PayloadJobAccepted:
 
 def read(run: RunRead) -> PayloadJobRead:
     """Any run, in these words."""
-    payload = run.params if run.action == WITHOUT_TASK else {"task": run.action, **run.params}
+    # A run of another door may have a param that is called `task`.
+    payload = run.params if run.action == WITHOUT_TASK else {**run.params, "task": run.action}
     told: dict[str, Any] = {"error": run.error} if run.state is RunState.FAILED else {}
     return PayloadJobRead(job_id=run.id, status=_STATUS[run.state], attempt_count=run.attempt, payload=payload, **told)
 
