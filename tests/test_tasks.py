@@ -31,6 +31,16 @@ async def test_echo_says_it_back(real: Workshop) -> None:
     assert (await performed(real, "echo", message="héllo 漢")).result == {"message": "héllo 漢"}
 
 
+async def test_hello_world_gives_back_what_was_sent_along(real: Workshop) -> None:
+    run = await performed(real, "hello_world", data={"any": ["json"]})
+    assert run.result == {"greeting": "Hello, world!", "data": {"any": ["json"]}}
+
+
+async def test_noop_keeps_what_was_sent(real: Workshop) -> None:
+    run = await performed(real, "noop", key="value", nested={"a": 1})
+    assert (run.state, run.params, run.result) == ("succeeded", {"key": "value", "nested": {"a": 1}}, None)
+
+
 async def test_sleep_says_how_long(real: Workshop) -> None:
     run = await performed(real, "sleep", seconds=0, message="soon")
     assert run.result == {"slept_seconds": 0, "message": "soon"}

@@ -25,9 +25,11 @@ from app.routers import (
     dead_letters,
     events,
     health,
+    jobs,
     queues,
     runs,
     schedules,
+    tasks,
     webhooks,
     why,
     workers,
@@ -95,7 +97,8 @@ def create_app(
         app.include_router(control.router)
     install_problem_handlers(app)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
-    app.include_router(actions.router)
+    for door in (actions, jobs, tasks):
+        app.include_router(door.router)
     app.include_router(webhooks.router)
     return app
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, HttpUrl
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, JsonValue
 
 from app.config import get_settings
 from app.domain.scraping.page import ScrapedPage
@@ -70,6 +70,19 @@ class Echo(BaseModel):
     message: str
 
 
+class Greeting(BaseModel):
+    """To everybody, and what came with it."""
+
+    greeting: str
+    data: JsonValue
+
+
+class Anything(BaseModel):
+    """Whatever is sent."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class Slept(BaseModel):
     """How long, and what was to be said."""
 
@@ -88,6 +101,17 @@ class Pruned(BaseModel):
 async def echo(message: Annotated[str, Field(max_length=10_000, examples=["hello"])]) -> Echo:
     """Say it back."""
     return Echo(message=message)
+
+
+@action()
+async def hello_world(data: Annotated[JsonValue, Field(examples=["test message"])] = None) -> Greeting:
+    """Greet the world, and give back what was sent along."""
+    return Greeting(greeting="Hello, world!", data=data)
+
+
+@action()
+async def noop(params: Anything) -> None:
+    """Do nothing. What is sent is kept with the run."""
 
 
 @action()

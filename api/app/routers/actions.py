@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from fastapi_rfc9457.server import problems
@@ -10,7 +10,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from app.errors import Forbidden, InvalidInput, RunNotFound, Unauthorized, UnknownAction, UnreadableBody
 from app.routers.dependencies import ServicesDep
-from app.routers.runs import RunId, accept, when_to_look_again
+from app.routers.doors import say_more, vocabulary
+from app.routers.runs import RunId, accept
 from app.routers.security import Reads, Writes
 from app.routers.strict import StrictRoute
 from app.runs import service
@@ -20,15 +21,9 @@ from app.runs.state import RunState
 
 router = APIRouter(prefix="/actions", tags=["actions"], route_class=StrictRoute)
 
-_STATUS = {
-    RunState.SCHEDULED: "queued",
-    RunState.QUEUED: "queued",
-    RunState.RETRYING: "queued",
-    RunState.RUNNING: "running",
-    RunState.SUCCEEDED: "success",
-    RunState.FAILED: "failed",
-    RunState.CANCELLED: "cancelled",
-}
+Status = Literal["queued", "running", "success", "failed", "cancelled"]
+
+_STATUS: dict[RunState, Status] = vocabulary("queued", "running", "success", "failed", "cancelled")
 
 
 class ActionRead(BaseModel):
@@ -57,8 +52,8 @@ class ActionRunCreate(BaseModel):
 class ActionRunAccepted(BaseModel):
     """The id to poll with."""
 
-    run_id: str
-    status: str
+    run_id: str = Field(examples=["run_20251222T101500Z_ab12cd34"])
+    status: Status
 
 
 class ActionRunRead(ActionRunAccepted):
@@ -98,6 +93,7 @@ async def run_action(
     """Submit an action; poll `GET /actions/run/{run_id}` until its status is success, failed or cancelled."""
     run = await accept(services, RunCreate(action=body.action, params=body.params), principal, request, response)
     response.headers["Location"] = f"/actions/run/{run.id}"
+    say_more(run, response)
     return ActionRunAccepted(run_id=run.id, status=_STATUS[run.state])
 
 
@@ -105,7 +101,7 @@ async def run_action(
 async def get_action_run(run_id: RunId, services: ServicesDep, principal: Reads, response: Response) -> ActionRunRead:
     """How a run stands, in the words of this door."""
     run = await service.get(services.engine, run_id, owner=principal.owner)
-    when_to_look_again(run, response)
+    say_more(run, response)
     return _translate(run)
 
 

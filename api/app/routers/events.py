@@ -53,13 +53,23 @@ async def follow_run(
     one is `end`, with the run as data. Every 15 s of silence there is a comment. A stream that breaks off is resumed
     with the last id: each event comes once and in order.
     """
-    seen = _event_id(last_event_id or after)
-    # Looked up before the stream begins: inside it, a 404 would come too late.
-    look = functools.partial(service.get, services.engine, run_id, owner=principal.owner)
-    run = await patiently(look, services.stopping)
-    if run.state.is_final and run.last_seq <= seen:
-        raise NothingMore
+    run, seen = await begin(services, run_id, last_event_id or after, owner=principal.owner)
     return EventStream(_history(services, run, seen))
+
+
+async def begin(services: Services, run_id: str, seen: str | None, *, owner: str | None) -> tuple[RunRead, int]:
+    """The run to follow, and after which event. Looked up before a stream begins: inside it, a 404 would come too late.
+
+    Raises:
+        InvalidEventId: `seen` is not the id of an event.
+        RunNotFound: there is no such run.
+        NothingMore: it has ended, and its last event has been seen.
+    """
+    after = _event_id(seen)
+    run = await patiently(functools.partial(service.get, services.engine, run_id, owner=owner), services.stopping)
+    if run.state.is_final and run.last_seq <= after:
+        raise NothingMore
+    return run, after
 
 
 async def _history(services: Services, run: RunRead, seen: int) -> AsyncGenerator[bytes]:

@@ -48,7 +48,7 @@ from app.runs import service
 from app.runs.events import wait_for
 from app.runs.problems import document
 from app.runs.schemas import BatchAccepted, BatchItem, RunBatch, RunCreate, RunPage, RunQuery, RunRead
-from app.runs.service import Origin
+from app.runs.service import Accepted, Origin
 from app.runs.state import RunState
 from app.runs.stored import Found
 from app.webhooks.service import nameable
@@ -211,6 +211,18 @@ async def accept(
     response: Response,
     again: Origin | None = None,
 ) -> RunRead:
+    """The run of `submit`."""
+    return (await submit(services, body, principal, request, response, again)).run
+
+
+async def submit(
+    services: Services,
+    body: RunCreate,
+    principal: Principal,
+    request: Request,
+    response: Response,
+    again: Origin | None = None,
+) -> Accepted:
     """Submit for any door, and wait for the end if that is preferred: where the run is, and when to look.
 
     The status of the answer is 202, or 200 if it has ended or was there.
@@ -233,7 +245,7 @@ async def accept(
     if accepted.replaced is not None:
         response.headers["Link"] = f'</runs/{accepted.replaced}>; rel="predecessor-version"'
     when_to_look_again(run, response)
-    return run
+    return replace(accepted, run=run)
 
 
 def origin(principal: Principal, request: Request) -> Origin:

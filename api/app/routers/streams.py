@@ -29,8 +29,8 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncGenerator[bytes]) -> None:
-        super().__init__(chunks, headers=HEADERS)
+    def __init__(self, chunks: AsyncGenerator[bytes], status_code: int = 200) -> None:
+        super().__init__(chunks, status_code, headers=HEADERS)
         self._chunks = chunks
 
     @override

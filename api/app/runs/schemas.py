@@ -298,7 +298,7 @@ def read_run(row: RunRow | StoredRun) -> RunRead:
     run = row if isinstance(row, dict) else row._mapping
     return RunRead(
         state=_state_now(run["state"], run["schedule_at"], run["read_at"]),
-        progress=_progress(run["progress"]),
+        progress=read_progress(run["progress"]),
         worker=run["worker_id"],
         trace_id=_trace_id(run["trace_context"]),
         links=_links(run["id"]),
@@ -325,7 +325,8 @@ def _state_now(state: str, schedule_at: Any, now: Any) -> RunState:
     return RunState.QUEUED if due else RunState(state)
 
 
-def _progress(stored: dict[str, Any] | None) -> Progress | None:
+def read_progress(stored: dict[str, Any] | None) -> Progress | None:
+    """What a run or its event has stored of its progress, on the wire."""
     if stored is None:
         return None
     total = stored["total"]
