@@ -9,10 +9,10 @@ from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.access.models import Base
 from app.config import get_settings
 from app.engine.schema import refuse_unnamed_scripts
 from app.outbound.postgres.database import make_engine
-from app.runs.models import Base
 
 MIGRATORS = 0x72756E6C  # "runl": the advisory lock that migrators take
 

@@ -14,6 +14,8 @@ from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
 from app import __version__
+from app.access.gate import Gate
+from app.access.streams import Streams
 from app.config import Settings, get_settings
 from app.engine.app import App
 from app.observability.logging import configure_logging
@@ -21,6 +23,7 @@ from app.outbound.postgres.database import make_engine
 from app.routers import actions, health, runs
 from app.routers.dependencies import Services
 from app.routers.problems import install_problem_handlers
+from app.routers.security import document_credentials
 from app.runs.actions import Actions
 from app.runs.events import Bell
 from app.runs.intake import Intake
@@ -54,7 +57,10 @@ def create_app(
             bell = Bell(engine, timeout=settings.db_timeout_seconds)
             intake = Intake(engine, timeout=settings.db_timeout_seconds)
             stopping = asyncio.Event()
-            app.state.services = Services(settings, engine, queue.job_manager, catalogue, intake, bell, stopping)
+            gate, streams = Gate(settings, engine), Streams(settings.max_streams)
+            app.state.services = Services(
+                settings, engine, queue.job_manager, catalogue, intake, bell, gate, streams, stopping
+            )
             with streams_end_on_signal(stopping):
                 listening = asyncio.create_task(bell.run())
                 yield
@@ -78,6 +84,7 @@ def create_app(
     install_problem_handlers(app)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     app.include_router(actions.router)
+    document_credentials(app)
     return app
 
 

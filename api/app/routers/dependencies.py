@@ -9,6 +9,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.access.gate import Gate
+from app.access.streams import Streams
 from app.config import Settings
 from app.engine.manager import JobManager
 from app.runs.actions import Actions
@@ -26,6 +28,8 @@ class Services:
     actions: Actions
     intake: Intake
     bell: Bell
+    gate: Gate
+    streams: Streams
     stopping: asyncio.Event
     """Set when the process is told to stop: open streams end."""
 
