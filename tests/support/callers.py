@@ -20,7 +20,7 @@ from app.config import Settings
 
 SECRET = "the new secret of the machines"
 PREVIOUS = "the old secret of the machines"
-JWT_SECRET = "thirty-two bytes are the fewest, and these are more"
+JWT_SECRET = "thirty-two bytes are the fewest that are taken, and these here are twice as many"
 
 Headers = dict[str, str]
 
