@@ -20,7 +20,7 @@ from app.config import Settings, get_settings
 from app.engine.app import App
 from app.observability.logging import configure_logging
 from app.outbound.postgres.database import make_engine
-from app.routers import actions, health, runs
+from app.routers import actions, audit, health, runs
 from app.routers.dependencies import Services
 from app.routers.problems import install_problem_handlers
 from app.routers.security import document_credentials
@@ -55,7 +55,7 @@ def create_app(
             # Its own: who asks does not wait for a connection for as long as a worker would.
             engine = make_engine(settings, pool_timeout=settings.pool_timeout_seconds)
             bell = Bell(engine, timeout=settings.db_timeout_seconds)
-            intake = Intake(engine, timeout=settings.db_timeout_seconds)
+            intake = Intake(engine, timeout=settings.db_timeout_seconds, max_queued=settings.max_queued_runs)
             stopping = asyncio.Event()
             gate, streams = Gate(settings, engine), Streams(settings.max_streams)
             app.state.services = Services(
@@ -84,6 +84,7 @@ def create_app(
     install_problem_handlers(app)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     app.include_router(actions.router)
+    app.include_router(audit.router)
     document_credentials(app)
     return app
 

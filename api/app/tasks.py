@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, HttpUrl
 
+from app.access import audit
 from app.config import get_settings
 from app.domain.scraping.page import ScrapedPage
 from app.domain.scraping.page import scrape_page as scrape
@@ -71,9 +72,10 @@ class Slept(BaseModel):
 
 
 class Pruned(BaseModel):
-    """How many runs were deleted."""
+    """How many runs, and entries of the audit log, were deleted."""
 
     runs: int
+    audit_entries: int
 
 
 @action()
@@ -120,5 +122,9 @@ async def prune_ledger(
     days: Annotated[int, Field(ge=1)] = settings.retention_days,
     timestamp: int = 0,  # noqa: ARG001 - cron says which tick this is
 ) -> Pruned:
-    """Every night: delete runs that ended long ago."""
-    return Pruned(runs=await service.prune(procrastinate_app.connector.engine, older_than=timedelta(days=days)))
+    """Every night: delete runs that ended long ago, and what the audit log need no longer know."""
+    engine = procrastinate_app.connector.engine
+    return Pruned(
+        runs=await service.prune(engine, older_than=timedelta(days=days)),
+        audit_entries=await audit.prune(engine, older_than=timedelta(days=settings.audit_days)),
+    )

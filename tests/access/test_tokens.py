@@ -213,9 +213,7 @@ async def test_keys_that_an_issuer_publishes_are_fetched_once(issuer: Issuer) ->
 async def test_a_token_does_not_choose_how_it_is_checked(issuer: Issuer) -> None:
     check = tokens(jwks_url=issuer.url).principal
     claims = {"sub": "ada", "exp": soon()}
-    public = RSA.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = RSA.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     own = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     embedded = RSAAlgorithm.to_jwk(own.public_key(), as_dict=True)
     with published() as other:

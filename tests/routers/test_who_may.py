@@ -58,6 +58,7 @@ ROUTES = {
     "GET /actions/{name}": "sees",
     "POST /actions/run": "submits",
     "GET /actions/run/{run_id}": "looks at a run",
+    "GET /audit": "administers",
 }
 """A new route is written in here: what is it for?"""
 

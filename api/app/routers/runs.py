@@ -20,6 +20,7 @@ from app.errors import (
     InvalidCursor,
     InvalidEventId,
     InvalidInput,
+    QuotaExceeded,
     RunFinal,
     RunNotFailed,
     RunNotFound,
@@ -29,9 +30,10 @@ from app.errors import (
     UnreadableBody,
 )
 from app.observability.tracing import carried_trace
+from app.routers.audited import will_submit
 from app.routers.dependencies import Services, ServicesDep
 from app.routers.problems import NothingMore
-from app.routers.security import Principal, Reads, Writes
+from app.routers.security import ONE_STREAM, Principal, Reads, Writes
 from app.routers.strict import StrictRoute
 from app.runs import service
 from app.runs.events import follow, patiently
@@ -65,6 +67,7 @@ class RunReadWithTraceback(RunRead):
         UnknownAction,
         InvalidInput,
         AlreadyQueued,
+        QuotaExceeded,
         DatabaseUnavailable,
         TooBusy,
     ),
@@ -189,8 +192,9 @@ async def events_after(
     "/{run_id}/events",
     operation_id="followRun",
     response_class=EventSourceResponse,
+    dependencies=[ONE_STREAM],
     responses={204: {"description": "The run has ended and `Last-Event-ID` is its last event."}}
-    | problems(Unauthorized, Forbidden, RunNotFound, InvalidEventId),
+    | problems(Unauthorized, Forbidden, RunNotFound, InvalidEventId, QuotaExceeded),
 )
 async def follow_run(
     run_id: RunId, after: Annotated[int, Depends(events_after)], request: Request
@@ -226,7 +230,7 @@ async def accept(
 
 def origin(principal: Principal, request: Request) -> Origin:
     """Where a submission comes from."""
-    return Origin(principal.owner, carried_trace(request.headers))
+    return Origin(principal.owner, carried_trace(request.headers), principal.actor, will_submit(request))
 
 
 def when_to_look_again(run: RunRead, response: Response) -> None:

@@ -113,8 +113,8 @@ ONE_STREAM = Depends(_one_stream)
 def tell_standing(request: Request, response: Response) -> None:
     """Set `RateLimit` and `RateLimit-Policy`, unless the caller is not limited."""
     standing: Standing | None = request.scope.get(_STANDING)
-    rate = request.app.state.services.gate.rate
-    if standing is not None and rate is not None:
+    if standing is not None:
+        rate = request.app.state.services.gate.rate
         response.headers["RateLimit-Policy"] = _policy(rate.amount, rate.seconds)
         response.headers["RateLimit"] = http_sf.ser([("default", {"r": standing.left, "t": standing.seconds})])
 

@@ -25,6 +25,7 @@ from app.errors import (
     TwoCredentials,
     Unauthorized,
 )
+from app.routers.audited import SAFE_METHODS, audited
 from app.routers.security import Access, tell_standing
 
 LARGEST_BODY_BYTES = 2 * 1024 * 1024
@@ -35,7 +36,7 @@ _ANY_MAY_ANSWER: Responses = problems(
 
 
 class StrictRoute(APIRoute):
-    """A route that asks who calls first, then reads its body strictly."""
+    """A route that asks who calls first, then reads its body strictly; a write is written down at its end."""
 
     def __init__(
         self, path: str, endpoint: Callable[..., Any], *, responses: Responses | None = None, **options: Any
@@ -47,6 +48,7 @@ class StrictRoute(APIRoute):
         handle, access = super().get_route_handler(), access_of(self.dependant)
 
         async def handle_strictly(request: Request) -> Response:
+            # First of all: a body is not read for whoever may not send it.
             if access is not None:
                 await access.admit(request)
             strict = _StrictRequest(request.scope, request.receive)
@@ -55,7 +57,7 @@ class StrictRoute(APIRoute):
             tell_standing(request, response)
             return response
 
-        return handle_strictly
+        return handle_strictly if (self.methods or set()) <= SAFE_METHODS else audited(handle_strictly, self.path)
 
 
 def access_of(dependant: Dependant) -> Access | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.engine.connector import SQLAlchemyAsyncConnector, is_refused_value
 from app.engine.link import Link
-from app.errors import TooBusy
+from app.errors import QuotaExceeded, TooBusy
 from app.runs import queries
+from app.runs.quota import Quota
 
 STATEMENTS_AT_ONCE = 2
 BATCH = 200
@@ -30,10 +32,13 @@ class Intake:
 
     Args:
         timeout: seconds after which a statement is given up.
+        max_queued: how many runs of one owner may wait; not given: any number.
     """
 
-    def __init__(self, engine: AsyncEngine, *, timeout: float) -> None:
+    def __init__(self, engine: AsyncEngine, *, timeout: float, max_queued: int | None = None) -> None:
         self._connector = SQLAlchemyAsyncConnector(engine, timeout=timeout).with_own_pool()
+        count = functools.partial(queries.count_waiting_runs, self._connector)
+        self._quota = None if max_queued is None else Quota(count, max_queued)
         self._idle = [Link(self._connector.engine, timeout=timeout) for _ in range(STATEMENTS_AT_ONCE)]
         self._links = tuple(self._idle)
         self._waiting: deque[tuple[queries.NewRun, asyncio.Future[queries.StoredRun]]] = deque()
@@ -45,19 +50,33 @@ class Intake:
         Raises:
             UniqueViolation: a run with the same queueing lock is waiting.
             ConnectorException: the database did not answer; the run may or may not have been stored.
-            TooBusy: too many wait already.
+            TooBusy: too many wait for a statement already.
+            QuotaExceeded: too many of this owner wait for a worker already.
         """
-        return await self._put(run)
+        return await (await self._admitted(run))
 
     async def store_all(self, runs: Sequence[queries.NewRun]) -> list[queries.StoredRun | BaseException]:
         """Store runs and their jobs, each or the error that kept it out, in the order given."""
-        return await asyncio.gather(*(self._put(run) for run in runs), return_exceptions=True)
+        return await asyncio.gather(*[await self._admitted(run) for run in runs], return_exceptions=True)
 
     async def close(self) -> None:
         """Let the connections go."""
+        if self._quota is not None:
+            await self._quota.close()
         for link in self._links:
             link.close()
         await self._connector.close_async()
+
+    async def _admitted(self, run: queries.NewRun) -> asyncio.Future[queries.StoredRun]:
+        owner = run.get("owner")
+        if self._quota is not None and owner is not None:
+            try:
+                await self._quota.admit(owner)
+            except QuotaExceeded as problem:
+                refused: asyncio.Future[queries.StoredRun] = asyncio.get_running_loop().create_future()
+                refused.set_exception(problem)
+                return refused
+        return self._put(run)
 
     def _put(self, run: queries.NewRun) -> asyncio.Future[queries.StoredRun]:
         if len(self._waiting) >= ROOM:

@@ -30,7 +30,7 @@ WITH asked AS MATERIALIZED (
       FROM jsonb_to_recordset(%(runs)s::text::jsonb) AS run(
            action text, params jsonb, queue text, priority integer, lock text, queueing_lock text,
            schedule_at timestamptz, start_deadline timestamptz, tags text[], max_attempts integer, parent_id text,
-           replay_of text, trace_context jsonb, owner text)
+           replay_of text, trace_context jsonb, owner text, actor text, route text)
 ), job AS (
     INSERT INTO procrastinate_jobs (id, task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at)
     SELECT job_id, action, params, queue, priority, lock, queueing_lock, schedule_at FROM asked
@@ -42,6 +42,11 @@ WITH asked AS MATERIALIZED (
            owner
       FROM asked
     RETURNING *
+), audit AS (
+    INSERT INTO audit_log (actor, route, object_id, outcome)
+    SELECT asked.actor, asked.route, run.id, 202
+      FROM asked JOIN run ON run.job_id = asked.job_id
+     WHERE asked.actor IS NOT NULL
 )
 SELECT run.*, now() AS read_at FROM run ORDER BY job_id
 """
@@ -61,12 +66,26 @@ async def insert_runs(database: Database, runs: Sequence[NewRun]) -> list[Stored
 
     Args:
         runs: action, params, queue, priority and max_attempts; optional: lock, queueing_lock, schedule_at,
-            start_deadline, tags, parent_id, replay_of, trace_context, owner.
+            start_deadline, tags, parent_id, replay_of, trace_context, owner; for the audit log: actor, route.
 
     Returns:
         The runs, in the order given.
     """
     return await database.execute_query_all_async(_INSERT_RUNS, runs=json.dumps(runs, default=str))
+
+
+async def count_waiting_runs(database: Database) -> dict[str, int]:
+    """How many runs of each owner wait, for their time or for a worker."""
+    rows = await database.execute_query_all_async(
+        """
+        SELECT run.owner, count(*) AS waiting
+          FROM procrastinate_jobs AS job
+          JOIN action_runs AS run ON run.job_id = job.id
+         WHERE job.status = 'todo' AND run.owner IS NOT NULL
+         GROUP BY run.owner
+        """
+    )
+    return {row["owner"]: row["waiting"] for row in rows}
 
 
 async def get_run(connection: AsyncConnection, run_id: str, *, owner: str | None = None) -> RunRow | None:

@@ -15,7 +15,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.engine.connector import translated_errors
 from app.engine.manager import JobManager
-from app.errors import AlreadyQueued, InvalidCursor, InvalidInput, Refused, RunFinal, RunNotFailed, RunNotFound, TooBusy
+from app.errors import (
+    AlreadyQueued,
+    InvalidCursor,
+    InvalidInput,
+    QuotaExceeded,
+    Refused,
+    RunFinal,
+    RunNotFailed,
+    RunNotFound,
+    TooBusy,
+)
 from app.outbound.postgres.database import autocommit
 from app.runs import queries
 from app.runs.actions import Action, Actions
@@ -31,10 +41,13 @@ _ALREADY_QUEUED = "A run with this queueing lock is already waiting."
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request comes from: who will see its runs, and the trace that it is part of."""
+    """Where a request comes from: who will see its runs, the trace that it is part of, and what the audit log says."""
 
     owner: str | None = None
     trace_context: dict[str, str] | None = None
+    actor: str | None = None
+    """`None`: nobody outside, and nothing for the audit log."""
+    route: str | None = None
 
 
 HERE = Origin()
@@ -50,6 +63,7 @@ async def submit(intake: Intake, action: Action, request: RunCreate, origin: Ori
         InvalidInput: the params do not fit the action's input.
         AlreadyQueued: a run with the same queueing lock is waiting.
         TooBusy: too much is being submitted at this moment.
+        QuotaExceeded: too many runs of this owner wait.
     """
     try:
         return read_run(await intake.store(_prepared(action, request, origin)))
@@ -95,7 +109,7 @@ def _outcome(stored: StoredRun | BaseException) -> str | Problem:
             return stored["id"]
         case exceptions.UniqueViolation():
             return AlreadyQueued(detail=_ALREADY_QUEUED)
-        case TooBusy():
+        case TooBusy() | QuotaExceeded():
             return stored
         case _:
             raise stored
@@ -230,6 +244,8 @@ def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
         "max_attempts": action.retry.max_attempts,
         "trace_context": origin.trace_context,
         "owner": origin.owner,
+        "actor": origin.actor,
+        "route": origin.route,
     }
 
 
