@@ -37,10 +37,12 @@ class Intake:
 
     def __init__(self, engine: AsyncEngine, *, timeout: float, max_queued: int | None = None) -> None:
         self._connector = SQLAlchemyAsyncConnector(engine, timeout=timeout).with_own_pool()
-        count = functools.partial(queries.count_waiting_runs, self._connector)
-        self._quota = None if max_queued is None else Quota(count, max_queued)
         self._idle = [Link(self._connector.engine, timeout=timeout) for _ in range(STATEMENTS_AT_ONCE)]
-        self._links = tuple(self._idle)
+        # No submission waits for a count.
+        counting = Link(self._connector.engine, timeout=timeout)
+        self._links = (*self._idle, counting)
+        count = functools.partial(queries.count_waiting_runs, counting)
+        self._quota = None if max_queued is None else Quota(count, max_queued)
         self._waiting: deque[tuple[queries.NewRun, asyncio.Future[queries.StoredRun]]] = deque()
         self._storing: set[asyncio.Task[None]] = set()
 
