@@ -1,4 +1,4 @@
-"""One credential, checked whenever it is sent; who guesses is slowed, and who asks too often told when to come again."""
+"""One credential, checked whenever it is sent; who guesses is slowed, who asks too often told when to come again."""
 
 from __future__ import annotations
 
