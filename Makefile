@@ -45,7 +45,7 @@ imports: .venv/.dev
 format: .venv/.dev ## Format the code and mend what can be mended
 	@$(PY) -m ruff format --quiet . && $(PY) -m ruff check --fix --quiet .
 
-bench: .venv/.bench ## Measure a worker beside its peers (a quarter of an hour); ARGS="--only drain --rounds 1"
+bench: .venv/.bench ## Measure API and worker beside their peers (a quarter of an hour); ARGS="--only drain --rounds 1"
 	@$(PY) bench/run.py $(ARGS)
 
 openapi: .venv/.local ## Write docs/reference/openapi.json from the code

@@ -9,10 +9,11 @@ from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.access.models import Base
+from app.access import models as access_models  # noqa: F401 - whose tables are made, too
 from app.config import get_settings
 from app.engine.schema import refuse_unnamed_scripts
 from app.outbound.postgres.database import make_engine
+from app.webhooks.models import Base
 
 MIGRATORS = 0x72756E6C  # "runl": the advisory lock that migrators take
 

@@ -10,11 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from server import Server
+from submissions import batch, submit
 
 Round = dict[str, float]
 """The figures of one round, by name."""
 
 TICKS = os.sysconf("SC_CLK_TCK")
+COUNTING = 2
+"""Transactions of each count of them: to connect, and to ask."""
 
 FILL_ENDED = """
     SET session_replication_role = replica;
@@ -96,7 +99,8 @@ def latency(server: Server, jobs: int) -> Round:
 def idle(server: Server, jobs: int) -> Round:  # noqa: ARG001 - each measurement has this shape
     """What an idle worker costs, 50,000 runs being scheduled for tomorrow."""
     server.fresh(migrated=True)
-    server.execute(FILL_SCHEDULED, "VACUUM ANALYZE")
+    # Only the worker is to be counted.
+    server.execute("ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()", FILL_SCHEDULED, "VACUUM ANALYZE")
     worker = subprocess.Popen(server.command("runledger", "idle"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         time.sleep(5)
@@ -104,13 +108,14 @@ def idle(server: Server, jobs: int) -> Round:  # noqa: ARG001 - each measurement
         time.sleep(20)
         after, seconds = _counted(server), time.monotonic() - began
         return {
-            "queries/s": (after["queries"] - before["queries"] - 1) / seconds,
+            "queries/s": (after["queries"] - before["queries"] - COUNTING) / seconds,
             "rows read/s": (after["rows"] - before["rows"]) / seconds,
             "CPU, ms/s": (_cpu(worker.pid) - cpu) * 1000 / seconds,
         }
     finally:
         worker.send_signal(signal.SIGTERM)
         worker.wait(30)
+        server.execute("ALTER SYSTEM RESET autovacuum", "SELECT pg_reload_conf()")
 
 
 def memory(server: Server, jobs: int) -> Round:
@@ -123,7 +128,7 @@ def memory(server: Server, jobs: int) -> Round:
 def _counted(server: Server) -> dict[str, int]:
     [row] = server.query(
         "SELECT (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()) AS queries, "
-        "sum(seq_tup_read + idx_tup_fetch) AS rows FROM pg_stat_user_tables WHERE relname LIKE 'procrastinate%'"
+        "sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) AS rows FROM pg_stat_user_tables"
     )
     return {name: int(value or 0) for name, value in dict(row).items()}
 
@@ -134,6 +139,8 @@ def _cpu(pid: int) -> float:
 
 
 MEASUREMENTS: dict[str, Callable[[Server, int], Round]] = {
+    "submit": submit,
+    "batch": batch,
     "drain": drain,
     "backlog": backlog,
     "latency": latency,

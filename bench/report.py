@@ -47,8 +47,21 @@ def rows(results: Results) -> list[str]:
     """One line for each promise of speed."""
     drain, backlog = _medians(results["drain"]), _medians(results["backlog"])
     latency, idle = _medians(results["latency"]), _medians(results["idle"])
+    submit, batch = _medians(results["submit"]), _medians(results["batch"])
     ours, plain = drain["Runledger, runs with the full ledger"], drain["Runledger, jobs without runs"]
     return [
+        *(
+            _row("submit, `POST /runs`, 32 connections", submit["POST /runs"], name, rate, "/s")
+            for name, rate in submit.items()
+            if name != "POST /runs"
+        ),
+        _row(
+            "submit, 1,000 a request",
+            batch["POST /runs/batch"],
+            "bare batch_defer_async",
+            batch["bare batch_defer_async"],
+            "/s",
+        ),
         _row("drain, runs with the full ledger", ours, "bare Procrastinate", drain["bare Procrastinate"], "/s"),
         _row("", ours, "pgqueuer 1.6, which has no ledger", drain["pgqueuer 1.6, batch 100"], "/s"),
         _row("", ours, "the limit, bare SQL", drain["the limit: bare SQL, batch 100"], "/s"),

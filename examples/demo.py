@@ -11,20 +11,19 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import IO, Any
 
 from demo_site import DemoSite
 
 from app.cli.address import first_free, require_free
 from app.cli.backend import cancelled_by_signals, running
-from app.cli.client import Client
-from app.cli.events import reason
+from app.cli.connection import connect
 from app.cli.failure import INTERRUPTED, Failure
 from app.cli.schema import prepare_database
 from app.cli.screen import complaints, say, show, show_table, stdout
 from app.cli.watching import Display, display_on, watch
 from app.config import Settings, get_settings
+from runledger_client import Client, Run
 
 SOLILOQUY = """
 To be, or not to be, that is the question: whether 'tis nobler in the mind to suffer the slings and arrows of
@@ -35,9 +34,6 @@ LONG_TEXT = SOLILOQUY * 3_000
 PATIENCE_SECONDS = 60
 LAST_WORDS = 4_000
 """Characters of the processes' log that explain a failure."""
-
-Run = dict[str, Any]
-"""As the API sends it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ async def demo() -> int:
             say("Stopped.")
             return INTERRUPTED
     show_results(examples, ended)
-    return 0 if all(run["state"] == "succeeded" for run in ended) else 1
+    return 0 if all(run.state == "succeeded" for run in ended) else 1
 
 
 def examples_on(site: str) -> list[Example]:
@@ -79,15 +75,15 @@ async def perform(settings: Settings, examples: list[Example]) -> list[Run]:
     with tempfile.TemporaryFile("w+") as log:
         try:
             async with running(settings, choose_port(settings), output=log) as backend:
-                return await backend.during(submit_and_watch(settings, backend.url, examples))
+                return await backend.during(submit_and_watch(backend.url, examples))
         except Failure:
             show_last_words(log)
             raise
 
 
-async def submit_and_watch(settings: Settings, url: str, examples: list[Example]) -> list[Run]:
+async def submit_and_watch(url: str, examples: list[Example]) -> list[Run]:
     say(f"Submitting {len(examples)} runs to {url}")
-    async with Client(settings.model_copy(update={"runledger_url": url})) as client:
+    async with connect(url) as client:
         with display_on(stdout) as display:
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
@@ -97,7 +93,7 @@ async def submit_and_watch(settings: Settings, url: str, examples: list[Example]
 
 
 async def submit(client: Client, example: Example, display: Display) -> Run:
-    submitted = await client.post("/runs", {"action": example.action, "params": example.params})
+    submitted = await client.submit(example.action, example.params)
     return await watch(client, submitted, display, label=example.label)
 
 
@@ -113,7 +109,7 @@ def choose_port(settings: Settings) -> int:
 
 def show_results(examples: list[Example], ended: list[Run]) -> None:
     rows = [
-        [example.label, run["state"], f"{run['attempt']}", f"{seconds(run):.1f} s", outcome(example, run)]
+        [example.label, run.state, f"{run.attempt}", f"{seconds(run):.1f} s", outcome(example, run)]
         for example, run in zip(examples, ended, strict=True)
     ]
     show("")
@@ -121,12 +117,12 @@ def show_results(examples: list[Example], ended: list[Run]) -> None:
 
 
 def outcome(example: Example, run: Run) -> str:
-    return example.tell(run["result"]) if run["state"] == "succeeded" else reason(run["error"])
+    return example.tell(run.result) if run.state == "succeeded" else str(run.error)
 
 
 def seconds(run: Run) -> float:
-    created, finished = (datetime.fromisoformat(run[name]) for name in ("created_at", "finished_at"))
-    return (finished - created).total_seconds()
+    assert run.finished_at is not None
+    return (run.finished_at - run.created_at).total_seconds()
 
 
 def tell_page(page: dict[str, Any]) -> str:

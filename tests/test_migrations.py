@@ -19,13 +19,13 @@ from sqlalchemy import URL, Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.conftest import alembic
 
-from app.access.models import Base
 from app.config import ROOT
 from app.engine import schema
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.schema import installed_scripts, missing_revisions, named_scripts, refuse_unnamed_scripts
 from app.errors import ConfigurationError
 from app.runs.state import RunState
+from app.webhooks.models import Base
 
 HEAD = "app_0006"
 REVISIONS = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))

@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql
 from app.engine.schema import run_sql
 
 revision = "app_0006"
-down_revision = "app_0004"
+down_revision = "app_0008"
 branch_labels = None
 depends_on = None
 

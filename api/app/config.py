@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 from pathlib import Path
 from typing import Literal, Self
@@ -88,11 +89,22 @@ class Settings(BaseSettings):
     audit_days: int = Field(default=365, ge=1)
     """Entries of the audit log older than this are deleted by `prune_ledger`."""
 
+    webhook_key: SecretStr | None = None
+    """Encrypts stored secrets of webhooks: a Fernet key, or several with commas, the newest first."""
+    webhook_timeout_seconds: float = Field(default=20, gt=0, le=60)
+    """How long a receiver of webhooks may take to answer."""
+
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator(
-        "database_url", "roadmap_ai_secret", "roadmap_ai_secret_previous", "jwt_secret", "jwks_url", mode="before"
+        "database_url",
+        "roadmap_ai_secret",
+        "roadmap_ai_secret_previous",
+        "jwt_secret",
+        "jwks_url",
+        "webhook_key",
+        mode="before",
     )
     @classmethod
     def _empty_is_not_set(cls, value: object) -> object:
@@ -112,6 +124,22 @@ class Settings(BaseSettings):
         if parsed.drivername not in ("postgresql+asyncpg", "postgresql", "postgres"):
             raise ValueError(f"must start with postgresql+asyncpg://, not {parsed.drivername}://")
         return parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+
+    @field_validator("webhook_key")
+    @classmethod
+    def _fernet_keys(cls, key: SecretStr | None) -> SecretStr | None:
+        try:
+            lengths = (
+                {len(base64.urlsafe_b64decode(each)) for each in key.get_secret_value().split(",")} if key else {32}
+            )
+        except ValueError:
+            lengths = set[int]()
+        if lengths != {32}:
+            raise ValueError(
+                "must be 32 bytes in URL-safe Base64. Make it: python -c "
+                "'import base64, secrets; print(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())'"
+            )
+        return key
 
     @model_validator(mode="after")
     def _leases_outlive_heartbeats(self) -> Self:
@@ -133,6 +161,11 @@ class Settings(BaseSettings):
     def queues(self) -> list[str] | None:
         """The worker's queues; `None` means all."""
         return [name.strip() for name in self.worker_queues.split(",") if name.strip()] or None
+
+    @property
+    def webhook_keys(self) -> list[str]:
+        """The keys that secrets of webhooks are encrypted with, the newest first; none: they are not."""
+        return self.webhook_key.get_secret_value().split(",") if self.webhook_key else []
 
     @property
     def url(self) -> URL | None:

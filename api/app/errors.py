@@ -6,9 +6,10 @@
     ├── Refused                  the request cannot be done; asking again will not help
     │   ├── UnreadableBody   400   InvalidCursor    400   InvalidEventId   400   TwoCredentials 400
     │   ├── Unauthorized     401   Forbidden        403
-    │   ├── UnknownAction    404   RunNotFound      404
+    │   ├── UnknownAction    404   RunNotFound      404   WebhookNotFound  404   DeliveryNotFound 404
     │   ├── BodyTooLarge     413
     │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409
+    │   ├── TooManyWebhooks  409   WebhookDisabled  409   DeliveryPending  409
     │   └── InvalidInput     422   (with a JSON pointer for each fault)
     └── NotNow                   asking again later may help
         ├── TooManyRequests  429   QuotaExceeded    429
@@ -126,6 +127,41 @@ class AlreadyQueued(Refused):
     """A run with the same queueing lock is already waiting. Wait for it, or use another queueing lock."""
 
     title = "Already queued"
+    status = 409
+
+
+class WebhookNotFound(Refused):
+    """There is no webhook endpoint with that id. `GET /webhooks` lists yours."""
+
+    title = "Webhook endpoint not found"
+    status = 404
+
+
+class DeliveryNotFound(Refused):
+    """This endpoint has no delivery with that id. `GET /webhooks/{id}/deliveries` lists those there are."""
+
+    title = "Delivery not found"
+    status = 404
+
+
+class TooManyWebhooks(Refused):
+    """You have as many webhook endpoints as there may be. Delete one that is not needed."""
+
+    title = "Too many webhook endpoints"
+    status = 409
+
+
+class WebhookDisabled(Refused):
+    """The endpoint is disabled, so nothing is sent to it. `POST /webhooks/{id}/enable` first."""
+
+    title = "The webhook endpoint is disabled"
+    status = 409
+
+
+class DeliveryPending(Refused):
+    """The delivery is still being attempted, so it cannot be started again. Wait for its end."""
+
+    title = "The delivery has not ended"
     status = 409
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import threading
 from collections.abc import AsyncGenerator, Generator
@@ -20,7 +21,7 @@ from app.config import Settings, get_settings
 from app.engine.app import App
 from app.observability.logging import configure_logging
 from app.outbound.postgres.database import make_engine
-from app.routers import actions, audit, health, runs
+from app.routers import actions, audit, health, runs, webhooks
 from app.routers.dependencies import Services
 from app.routers.problems import install_problem_handlers
 from app.routers.security import document_credentials
@@ -77,6 +78,7 @@ def create_app(
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        webhooks=webhooks.events,
     )
     # Routes are tried in this order: first what is asked for most.
     app.include_router(runs.router)
@@ -84,6 +86,7 @@ def create_app(
     install_problem_handlers(app)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     app.include_router(actions.router)
+    app.include_router(webhooks.router)
     app.include_router(audit.router)
     document_credentials(app)
     return app
@@ -92,7 +95,11 @@ def create_app(
 def __getattr__(name: str) -> FastAPI:
     """`uvicorn app.main:app`: made when asked for, not when this module is imported for its `create_app`."""
     if name == "app":
-        return create_app()
+        app = create_app()
+        # The program itself is no garbage: not to be looked through again and again.
+        gc.collect()
+        gc.freeze()
+        return app
     raise AttributeError(name)
 
 

@@ -27,6 +27,9 @@ from app.runs import service
 from app.runs.actions import Actions
 from app.runs.context import Run
 from app.runs.problems import describe
+from app.webhooks import deliveries
+from app.webhooks.deliveries import Delivered
+from app.webhooks.sealing import Seal
 
 settings = get_settings()
 
@@ -54,6 +57,7 @@ procrastinate_app = App(
 )
 
 action = Actions(procrastinate_app)
+seal = Seal(settings.webhook_keys)
 
 PARTS = 10
 
@@ -72,9 +76,10 @@ class Slept(BaseModel):
 
 
 class Pruned(BaseModel):
-    """How many runs, and entries of the audit log, were deleted."""
+    """How many runs, deliveries of webhooks and entries of the audit log were deleted."""
 
     runs: int
+    deliveries: int
     audit_entries: int
 
 
@@ -122,9 +127,16 @@ async def prune_ledger(
     days: Annotated[int, Field(ge=1)] = settings.retention_days,
     timestamp: int = 0,  # noqa: ARG001 - cron says which tick this is
 ) -> Pruned:
-    """Every night: delete runs that ended long ago, and what the audit log need no longer know."""
-    engine = procrastinate_app.connector.engine
+    """Every night: delete runs that ended long ago, deliveries of long ago, and what the audit log need not know."""
+    engine, old = procrastinate_app.connector.engine, timedelta(days=days)
     return Pruned(
-        runs=await service.prune(engine, older_than=timedelta(days=days)),
+        runs=await service.prune(engine, older_than=old),
+        deliveries=await deliveries.prune(engine, older_than=old),
         audit_entries=await audit.prune(engine, older_than=timedelta(days=settings.audit_days)),
     )
+
+
+@action(deliveries.ACTION, queue=deliveries.QUEUE, retry=deliveries.RETRY)
+async def deliver_webhook(run: Run, delivery_id: str) -> Delivered:
+    """Tell a webhook endpoint that a run has ended. Submitted by the end of that run, and by nobody else."""
+    return await deliveries.deliver(procrastinate_app.connector.engine, seal, run, delivery_id)

@@ -1,4 +1,7 @@
-"""Procrastinate with its own worker, connector and schema. usage: bare.py URL drain JOBS CONCURRENCY | latency COUNT"""
+"""Procrastinate with its own worker, connector and schema.
+
+usage: bare.py URL drain JOBS CONCURRENCY | batch JOBS SIZE | latency COUNT
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,14 @@ async def main(url: str, what: str, *arguments: str) -> None:
         await app.run_worker_async(wait=False, concurrency=concurrency, install_signal_handlers=False)
         return {"rate": jobs / (time.perf_counter() - began)}
 
+    async def batch(jobs: int, size: int) -> dict[str, float]:
+        requests = [{"n": n} for n in range(size)]
+        await nothing.batch_defer_async(*requests)
+        began = time.perf_counter()
+        for _ in range(0, jobs, size):
+            await nothing.batch_defer_async(*requests)
+        return {"rate": jobs / (time.perf_counter() - began)}
+
     async def latency(count: int) -> dict[str, float]:
         worker = asyncio.create_task(app.run_worker_async(concurrency=10, install_signal_handlers=False))
         for number in range(count + 20):
@@ -51,7 +62,7 @@ async def main(url: str, what: str, *arguments: str) -> None:
 
     async with app.open_async():
         await app.schema_manager.apply_schema_async()
-        print(json.dumps(await {"drain": drain, "latency": latency}[what](*map(int, arguments))))
+        print(json.dumps(await {"drain": drain, "batch": batch, "latency": latency}[what](*map(int, arguments))))
 
 
 asyncio.run(main(*sys.argv[1:]))

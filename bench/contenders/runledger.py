@@ -114,8 +114,8 @@ class Bench:
     async def memory(self, first: int, last: int) -> dict[str, float]:
         await self.drain(first, 100, "runs")
         after_first = rss()
-        for _ in range((last - first) // 20_000):
-            await self.drain(20_000, 100, "runs")
+        for _ in range(first, last, first):
+            await self.drain(first, 100, "runs")
         return {"after_first": after_first, "after_last": rss()}
 
     async def _ended(self) -> int:

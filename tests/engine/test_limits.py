@@ -147,6 +147,21 @@ async def test_of_runs_on_their_last_life_a_worker_performs_one_at_a_time(
     assert put_back
 
 
+async def test_while_a_run_on_its_last_life_is_performed_its_worker_holds_no_other(workshop: Workshop) -> None:
+    """What it holds when it is killed is blamed, begun or not."""
+    held: list[int] = []
+
+    @workshop.action()
+    async def suspect() -> None:
+        held.append(await workshop.value("SELECT count(*) FROM procrastinate_jobs WHERE status = 'doing'"))
+
+    for _ in range(3):
+        await workshop.submit("suspect")
+    await workshop.execute("UPDATE action_runs SET crashes = 2")
+    await workshop.drain_all()
+    assert held == [1, 1, 1]
+
+
 async def test_a_run_that_had_to_begin_earlier_fails_when_it_is_claimed(workshop: Workshop) -> None:
     begun: list[int] = []
 

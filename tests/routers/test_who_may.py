@@ -24,8 +24,8 @@ OPEN = {
 """What everybody may see."""
 
 IN = "let in"
-EACH = ("sees", "looks at a run", "submits", "changes a run", "administers")
-"""What a route is for. Who looks at a run, or changes it, must own it."""
+EACH = ("sees", "looks at", "submits", "changes", "administers")
+"""What a route is for. Who looks at a run or an endpoint, or changes it, must own it."""
 
 TABLE: dict[str, tuple[Any, ...]] = {
     "nobody":          (401, 401, 401, 401, 401),
@@ -50,15 +50,23 @@ ROUTES = {
     "GET /runs": "sees",
     "POST /runs": "submits",
     "POST /runs/batch": "submits",
-    "GET /runs/{run_id}": "looks at a run",
-    "GET /runs/{run_id}/events": "looks at a run",
-    "POST /runs/{run_id}/cancel": "changes a run",
-    "POST /runs/{run_id}/retry": "changes a run",
+    "GET /runs/{run_id}": "looks at",
+    "GET /runs/{run_id}/events": "looks at",
+    "POST /runs/{run_id}/cancel": "changes",
+    "POST /runs/{run_id}/retry": "changes",
     "GET /actions": "sees",
     "GET /actions/{name}": "sees",
     "POST /actions/run": "submits",
-    "GET /actions/run/{run_id}": "looks at a run",
+    "GET /actions/run/{run_id}": "looks at",
     "GET /audit": "administers",
+    "GET /webhooks": "sees",
+    "POST /webhooks": "submits",
+    "GET /webhooks/{webhook_id}": "looks at",
+    "DELETE /webhooks/{webhook_id}": "changes",
+    "POST /webhooks/{webhook_id}/rotate-secret": "changes",
+    "POST /webhooks/{webhook_id}/enable": "changes",
+    "GET /webhooks/{webhook_id}/deliveries": "looks at",
+    "POST /webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": "changes",
 }
 """A new route is written in here: what is it for?"""
 
@@ -142,16 +150,26 @@ async def test_everybody_gets_from_every_route_what_the_table_says(
 ) -> None:
     assert set(everybody) == set(TABLE)
     call = Caller(app)
-    submitted = await call("POST", "/runs", everybody["the owner"], json={"action": "echo", "params": {"message": "x"}})
-    run_id = submitted.json()["id"]
+    body = {"action": "echo", "params": {"message": "x"}}
+    run_id = (await call("POST", "/runs", everybody["the owner"], json=body)).json()["id"]
     await workshop.drain()
+
+    async def place(path: str) -> str:
+        """The path of something that is the owner's; of an endpoint, a new one each time: some are deleted."""
+        endpoint = "none"
+        if "{webhook_id}" in path:
+            made = await call("POST", "/webhooks", everybody["the owner"], json={"url": "https://example.com/hook"})
+            endpoint = made.json()["id"]
+        return path.format(run_id=run_id, name="echo", webhook_id=endpoint, delivery_id="none")
+
     wrong = []
     for route, purpose in ROUTES.items():
         method, path = route.split()
         for who, headers in everybody.items():
             expected = TABLE[who][EACH.index(purpose)]
-            answer = await call(method, path.format(run_id=run_id, name="echo"), headers)
-            refused = answer.status_code in (401, 403, 404)
+            answer = await call(method, await place(path), headers)
+            # Of deliveries there is none to be found, by whoever may look.
+            refused = answer.status_code in ((401, 403) if "{delivery_id}" in path else (401, 403, 404))
             if refused if expected == IN else answer.status_code != expected:
                 wrong.append(f"{who}: {route} → {answer.status_code}, not {expected}")
             if answer.status_code == 401:
@@ -166,11 +184,14 @@ async def test_another_s_run_and_no_run_are_told_apart_by_nobody(
     call = Caller(app)
     body = {"action": "echo", "params": {"message": "x"}}
     run_id = (await call("POST", "/runs", everybody["the owner"], json=body)).json()["id"]
-    for route in (route for route, purpose in ROUTES.items() if purpose.endswith(" a run")):
+    made = await call("POST", "/webhooks", everybody["the owner"], json={"url": "https://example.com/hook"})
+    endpoint = made.json()["id"]
+    unknown = endpoint[:-4] + ("aaaa" if not endpoint.endswith("aaaa") else "bbbb")
+    for route in (route for route, purpose in ROUTES.items() if purpose in ("looks at", "changes")):
         method, path = route.split()
         answers = [
-            (await call(method, path.format(run_id=id_), everybody["another"]))
-            for id_ in (run_id, "run_20200101T000000Z_00000000")
+            (await call(method, path.format(run_id=run, webhook_id=hook, delivery_id="none"), everybody["another"]))
+            for run, hook in ((run_id, endpoint), ("run_20200101T000000Z_00000000", unknown))
         ]
         told = [{**answer.json(), "instance": None} for answer in answers]
         assert told[0] == told[1], route

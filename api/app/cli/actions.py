@@ -24,7 +24,7 @@ def actions(
 
 async def _list() -> list[dict[str, Any]]:
     async with connect() as client:
-        return await client.get("/actions")
+        return await client.actions()
 
 
 def _row(action: dict[str, Any]) -> list[str]:

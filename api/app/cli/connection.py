@@ -1,21 +1,32 @@
-"""How the commands get their `Client`."""
+"""How the commands get their client."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from app.cli.failure import Failure
+
 if TYPE_CHECKING:
-    from app.cli.client import Client
+    from runledger_client import Client
 
 
-def connect() -> Client:
-    """A client of the API that the settings name, to be entered with `async with`.
+def connect(url: str | None = None) -> Client:
+    """A client of the API at `url`, or else where the settings say it is, to be entered with `async with`.
 
     Raises:
         ConfigurationError: a setting is not valid.
         Failure: RUNLEDGER_URL is not a URL.
     """
-    from app.cli.client import Client
+    from app.cli.address import url_of
     from app.config import get_settings
+    from runledger_client import Client
 
-    return Client(get_settings())
+    settings = get_settings()
+    secret = settings.roadmap_ai_secret
+    try:
+        return Client(
+            url or settings.runledger_url or url_of(settings.host, settings.port),
+            secret=secret.get_secret_value() if secret else None,
+        )
+    except ValueError:
+        raise Failure("RUNLEDGER_URL is not a URL.", "Set it like http://127.0.0.1:8000") from None

@@ -1,26 +1,12 @@
-"""The events of a run, and how they read as lines."""
+"""How the events of a run read as lines."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-
-@dataclass(frozen=True)
-class Event:
-    """One server-sent event.
-
-    `type` is state, progress, log, step or end; the data of `end` is the run, that of the others has `at` (ISO 8601).
-    """
-
-    id: str
-    type: str
-    data: dict[str, Any]
-
-    def as_json(self) -> dict[str, Any]:
-        """The event as one JSON object."""
-        return {"id": self.id, "type": self.type, "data": self.data}
+if TYPE_CHECKING:
+    from runledger_client import Event
 
 
 def line(event: Event) -> str:

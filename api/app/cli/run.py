@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.connection import connect
-from app.cli.events import reason
 from app.cli.failure import INTERRUPTED, Failure
 from app.cli.inputs import read_params
 from app.cli.screen import say, show, show_json, stderr
+
+if TYPE_CHECKING:
+    from runledger_client import Run, RunOptions
 
 _INPUT = "key=value (JSON, else text), key=@file (its text), @file or - (a JSON object in a file, on stdin)."
 
@@ -30,26 +32,24 @@ def run(
 ) -> None:
     """Submit a run and print its id; with --wait its result. Ctrl-C while waiting leaves the run alone."""
     options = {"queue": queue, "priority": priority, "lock": lock, "tags": tags, "schedule_at": at and _time(at)}
-    request = {"action": action, "params": read_params(inputs or [])}
-    submitted, url = asyncio.run(
-        _submit(request | {name: value for name, value in options.items() if value is not None})
-    )
+    given: Any = {name: value for name, value in options.items() if value is not None}
+    submitted, url = asyncio.run(_submit(action, read_params(inputs or []), given))
     if wait:
         _show_end(_wait(submitted, url), as_json=as_json)
     elif as_json:
-        show_json(submitted)
+        show_json(submitted.as_json())
     else:
-        show(submitted["id"])
+        show(submitted.id)
 
 
-async def _submit(request: dict[str, Any]) -> tuple[dict[str, Any], str]:
+async def _submit(action: str, params: dict[str, Any], options: RunOptions) -> tuple[Run, str]:
     """The run and its URL."""
     async with connect() as client:
-        submitted = await client.post("/runs", request)
-        return submitted, client.url + submitted["links"]["self"]
+        submitted = await client.submit(action, params, **options)
+        return submitted, client.url + submitted.links["self"]
 
 
-def _wait(submitted: dict[str, Any], url: str) -> dict[str, Any]:
+def _wait(submitted: Run, url: str) -> Run:
     """The run at its end."""
     try:
         return asyncio.run(_watch(submitted))
@@ -58,31 +58,28 @@ def _wait(submitted: dict[str, Any], url: str) -> dict[str, Any]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-async def _watch(submitted: dict[str, Any]) -> dict[str, Any]:
+async def _watch(submitted: Run) -> Run:
     from app.cli.watching import display_on, watch
 
     async with connect() as client:
         with display_on(stderr) as display:
-            say(submitted["id"])
-            return await watch(client, submitted, display, label=submitted["action"])
+            say(submitted.id)
+            return await watch(client, submitted, display, label=submitted.action)
 
 
-def _show_end(ended: dict[str, Any], *, as_json: bool) -> None:
-    succeeded = ended["state"] == "succeeded"
+def _show_end(ended: Run, *, as_json: bool) -> None:
+    succeeded = ended.state == "succeeded"
     if as_json:
-        show_json(ended)
+        show_json(ended.as_json())
     elif succeeded:
-        show_json(ended["result"])
+        show_json(ended.result)
     if not succeeded:
-        raise Failure(_why(ended), f"More: runledger runs get {ended['id']} --traceback")
+        why = str(ended.error) if ended.error else f"The run was {ended.state}."
+        raise Failure(why, f"More: runledger runs get {ended.id} --traceback")
 
 
-def _why(ended: dict[str, Any]) -> str:
-    return reason(ended["error"]) if ended["error"] else f"The run was {ended['state']}."
-
-
-def _time(written: str) -> str:
+def _time(written: str) -> datetime:
     try:
-        return datetime.fromisoformat(written).astimezone().isoformat()
+        return datetime.fromisoformat(written).astimezone()
     except ValueError:
         raise typer.BadParameter(f"--at {written!r} is not a time like 2030-01-31T08:00.") from None

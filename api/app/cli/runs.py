@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from app.cli.connection import connect
-from app.cli.events import clock, line, reason
+from app.cli.events import clock, line
 from app.cli.screen import say, show, show_json, show_json_line, show_table
+
+if TYPE_CHECKING:
+    from runledger_client import Client, Run
+
+T = TypeVar("T")
 
 app = typer.Typer(help="Look at runs, cancel them, retry them.", no_args_is_help=True)
 
@@ -44,11 +49,11 @@ def list_runs(
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
-    page = asyncio.run(_get("/runs", state=state, action=action, tag=tag, limit=limit))
+    page = asyncio.run(_ask(lambda client: client.list(state=state, action=action, tag=tag, limit=limit)))
     if as_json:
-        show_json(page)
+        show_json(page.as_json())
     else:
-        show_table(["ID", "ACTION", "STATE", "CREATED", "NOTE"], [_row(found) for found in page["items"]])
+        show_table(["ID", "ACTION", "STATE", "CREATED", "NOTE"], [_row(found) for found in page.items])
 
 
 @app.command("get")
@@ -58,7 +63,7 @@ def get_run(
     as_json: AsJson = False,
 ) -> None:
     """Print a run as it is now."""
-    found = asyncio.run(_get(_path(run_id), include="traceback" if traceback else None))
+    found = asyncio.run(_ask(lambda client: client.get(run_id, traceback=traceback))).as_json()
     if as_json:
         show_json(found)
     else:
@@ -76,30 +81,25 @@ def tail_run(
 @app.command("cancel")
 def cancel_run(run_id: RunId, as_json: AsJson = False) -> None:
     """Cancel a run: at once if it waits, else as soon as its worker has heard."""
-    cancelled = asyncio.run(_post(f"{_path(run_id)}/cancel"))
+    cancelled = asyncio.run(_ask(lambda client: client.cancel(run_id)))
     _show_state(cancelled, as_json=as_json)
-    if cancelled["state"] == State.RUNNING:
+    if cancelled.state == State.RUNNING:
         say("Its worker has been asked to stop it.")
 
 
 @app.command("retry")
 def retry_run(run_id: RunId, as_json: AsJson = False) -> None:
     """Give a run that failed or was cancelled another attempt."""
-    _show_state(asyncio.run(_post(f"{_path(run_id)}/retry")), as_json=as_json)
+    _show_state(asyncio.run(_ask(lambda client: client.retry(run_id))), as_json=as_json)
 
 
-async def _get(path: str, **query: Any) -> dict[str, Any]:
+async def _ask(question: Callable[[Client], Awaitable[T]]) -> T:
     async with connect() as client:
-        return await client.get(path, **query)
-
-
-async def _post(path: str) -> dict[str, Any]:
-    async with connect() as client:
-        return await client.post(path)
+        return await question(client)
 
 
 async def _tail(run_id: str, *, as_json: bool) -> None:
-    async with connect() as client, contextlib.aclosing(client.follow(_path(run_id))) as events:
+    async with connect() as client, contextlib.aclosing(client.stream(run_id)) as events:
         async for event in events:
             if as_json:
                 show_json_line(event.as_json())
@@ -107,15 +107,11 @@ async def _tail(run_id: str, *, as_json: bool) -> None:
                 show(f"{clock(event)} {line(event)}")
 
 
-def _path(run_id: str) -> str:
-    return f"/runs/{quote(run_id, safe='')}"
-
-
-def _show_state(found: dict[str, Any], *, as_json: bool) -> None:
+def _show_state(found: Run, *, as_json: bool) -> None:
     if as_json:
-        show_json(found)
+        show_json(found.as_json())
     else:
-        show(f"{found['id']} {found['state']}")
+        show(f"{found.id} {found.state}")
 
 
 def _show_run(found: dict[str, Any]) -> None:
@@ -127,18 +123,18 @@ def _show_run(found: dict[str, Any]) -> None:
         show(f"\n{traceback}")
 
 
-def _row(found: dict[str, Any]) -> list[str]:
-    return [found["id"], found["action"], found["state"], _when(found["created_at"]), _note(found)]
+def _row(found: Run) -> list[str]:
+    return [found.id, found.action, found.state, _when(found.created_at), _note(found)]
 
 
-def _when(time: str) -> str:
+def _when(time: datetime) -> str:
     """The clock for today, else the day."""
-    there, now = datetime.fromisoformat(time).astimezone(), datetime.now().astimezone()
+    there, now = time.astimezone(), datetime.now().astimezone()
     return f"{there:%H:%M:%S}" if there.date() == now.date() else f"{there:%Y-%m-%d}"
 
 
-def _note(found: dict[str, Any]) -> str:
-    if found["error"]:
-        return reason(found["error"])
-    progress = found["progress"]
-    return "" if progress is None or progress["percent"] is None else f"{progress['percent']:.0f} %"
+def _note(found: Run) -> str:
+    if found.error:
+        return str(found.error)
+    progress = found.progress
+    return "" if progress is None or progress.percent is None else f"{progress.percent:.0f} %"

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from typing_extensions import override
 
-from app.cli.client import Client
-from app.cli.events import Event, clock, line
+from app.cli.events import clock, line
 from app.cli.screen import printable
+from runledger_client import Client, Event, Run
 
 
 class Display(Protocol):
@@ -27,18 +27,18 @@ class Display(Protocol):
         ...
 
 
-async def watch(client: Client, run: dict[str, Any], display: Display, *, label: str) -> dict[str, Any]:
+async def watch(client: Client, run: Run, display: Display, *, label: str) -> Run:
     """Show a run until it ends.
 
     Returns:
         The run as it ended.
     """
-    display.add(run["id"], label)
-    async with contextlib.aclosing(client.follow(run["links"]["self"])) as events:
+    display.add(run.id, label)
+    async with contextlib.aclosing(client.stream(run.id)) as events:
         async for event in events:
-            display.show(run["id"], event)
+            display.show(run.id, event)
             if event.type == "end":
-                return event.data
+                return Run.model_validate(event.data)
     raise AssertionError("a stream ends with the end of its run")
 
 

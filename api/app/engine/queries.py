@@ -181,11 +181,14 @@ SELECT id, attempts, abort_requested FROM procrastinate_jobs
 """
 
 _LIST_ABANDONED_JOBS = """
+WITH job AS MATERIALIZED (
+    -- Apart, so that what runs is read by its index, and not everything that ever was in the order of the answer.
+    SELECT id, worker_id FROM procrastinate_jobs WHERE status = 'doing'
+)
 SELECT job.id
-  FROM procrastinate_jobs AS job
+  FROM job
   LEFT JOIN procrastinate_workers AS worker ON worker.id = job.worker_id
- WHERE job.status = 'doing'
-   AND (worker.id IS NULL OR worker.last_heartbeat < now() - %(lease)s::float8 * interval '1 second')
+ WHERE (worker.id IS NULL OR worker.last_heartbeat < now() - %(lease)s::float8 * interval '1 second')
    AND NOT job.id = ANY (%(but)s::bigint[])
  ORDER BY job.id
  LIMIT %(limit)s::int
@@ -221,12 +224,13 @@ RETURNING job.id, job.status
 """
 
 _EXPIRE_JOBS = """
-WITH late AS (
+WITH run AS MATERIALIZED (
     -- Those of the last hour; an older one that no sweep has seen is found late when it is claimed.
+    SELECT id, job_id FROM action_runs WHERE start_deadline BETWEEN now() - interval '1 hour' AND now()
+), late AS (
     SELECT job.id, run.id AS run_id
-      FROM action_runs AS run JOIN procrastinate_jobs AS job ON job.id = run.job_id
-     WHERE run.start_deadline BETWEEN now() - interval '1 hour' AND now()
-       AND job.status = 'todo' AND job.attempts = 0
+      FROM run JOIN procrastinate_jobs AS job ON job.id = run.job_id
+     WHERE job.id = ANY (ARRAY(SELECT job_id FROM run)) AND job.status = 'todo' AND job.attempts = 0
      LIMIT %(limit)s::int
        FOR UPDATE OF job SKIP LOCKED
 ), told AS (

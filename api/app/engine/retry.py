@@ -40,14 +40,34 @@ class Retry(BaseRetryStrategy):
         strategy = self._for(error)
         if strategy is None or attempts >= strategy.max_attempts or not getattr(error, "retryable", True):
             return None
-        jittered = random.uniform(0, min(strategy.cap, strategy.base * 2 ** min(attempts - 1, 62)))
-        return max(jittered, _asked_for(error))
+        return max(strategy.jittered(attempts), _asked_for(error))
+
+    def jittered(self, attempts: int) -> float:
+        """Seconds to wait after so many attempts, whatever the error was."""
+        return random.uniform(0, min(self.cap, self.base * 2 ** min(attempts - 1, 62)))
 
     def _for(self, error: BaseException) -> Retry | None:
         for kind in type(error).__mro__:
             if kind in self.rules:
                 return self.rules[kind]
         return self
+
+
+@dataclass(frozen=True)
+class RetryTable(Retry):
+    """Waits that somebody has written down, each up to `spread` longer; one attempt more than there are waits."""
+
+    waits: tuple[float, ...] = ()
+    """Seconds."""
+    spread: float = 0.1
+    max_attempts: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "max_attempts", len(self.waits) + 1)
+
+    @override
+    def jittered(self, attempts: int) -> float:
+        return self.waits[attempts - 1] * random.uniform(1, 1 + self.spread)
 
 
 def _asked_for(error: BaseException) -> float:

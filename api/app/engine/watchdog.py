@@ -37,12 +37,18 @@ class Watchdog:
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         told = False
+        last_look = time.monotonic()
         while not self._stopped.wait(BEAT_SECONDS):
             try:
                 loop.call_soon_threadsafe(self._beat)
             except RuntimeError:
                 return  # the loop is closed
-            lag = time.monotonic() - self._last_beat
+            now = time.monotonic()
+            if now - last_look > WARN_SECONDS:
+                # This thread did not run either: it is the process that was stopped, not its loop.
+                self._last_beat = now
+            last_look = now
+            lag = now - self._last_beat
             if lag > self._limit:
                 logger.critical("The event loop has been blocked for %.0f s: this process ends", lag)
                 logging.shutdown()

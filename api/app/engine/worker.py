@@ -17,7 +17,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from procrastinate import exceptions, utils
+from procrastinate import exceptions, jobs, utils
 from procrastinate import worker as upstream
 from procrastinate.job_context import JobContext
 from typing_extensions import override
@@ -42,6 +42,8 @@ ABANDON_SECONDS = 5.0
 LAST_WRITES_SECONDS = 5.0
 """How long a shutdown waits for a database that does not take the last endings, or the farewell."""
 DUE_BATCH = 1000
+QUIET_POLLS = 5
+"""For so many polls nobody looks for jobs that have become due, if none was known to, and no bell has rung."""
 QUARANTINE_SECONDS = 1.0
 
 
@@ -88,6 +90,8 @@ class Worker(upstream.Worker):
         self._performances: dict[int, Performance] = {}
         # Whether more jobs may wait than there were free slots.
         self._more_wait = False
+        # Whether a job may have been put in, or been given another time.
+        self._rung = asyncio.Event()
         # Whether the database may hold jobs for us that we do not perform.
         self._in_doubt = False
 
@@ -101,8 +105,7 @@ class Worker(upstream.Worker):
             self._new_job_event.clear()
             free = self._free_slots()
             found = await self._claim(free) if free else []
-            for job in found:
-                self._start(job)
+            await self._start_all(found)
             self._more_wait = len(found) == free
             if found:
                 # Let them begin, and those that need not wait for anything end.
@@ -163,6 +166,21 @@ class Worker(upstream.Worker):
                     back = back._replace(keeps_queueing_lock=False)
                     await queries.end_jobs(self._links.claims, worker_id=worker_id, ended=[back])
 
+    async def _start_all(self, jobs: list[ClaimedJob]) -> None:
+        """Start what was claimed; of jobs on their last life one, when the others are safely back in the queue."""
+        last_lives = [job for job in jobs if self._is_on_its_last_life(job)]
+        apart = last_lives[1:]
+        for job in apart:
+            self._put_apart(job)
+        if apart:
+            # Not longer than a call of the database: one that does not answer may not keep the rest from starting.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._connector.timeout):
+                    await self._finisher.all_written()
+        for job in jobs:
+            if job not in apart:
+                self._start(job)
+
     def _start(self, job: ClaimedJob) -> None:
         if self._stop_event.is_set():
             self._finish_at_once(job, Released())
@@ -171,8 +189,7 @@ class Worker(upstream.Worker):
         elif self._is_on_its_last_life(job) and any(
             self._is_on_its_last_life(performance.job) for performance in self._performances.values()
         ):
-            # One of them kills workers, and the others were only near it. Apart, they cannot take each other along.
-            self._finish_at_once(job, Released(QUARANTINE_SECONDS, "another run that lost its workers is performed"))
+            self._put_apart(job)
         else:
             self._performances[job.id] = Performance(
                 self,
@@ -181,6 +198,10 @@ class Worker(upstream.Worker):
                 on_end=self._ended,
                 on_stuck=self._stuck,
             )
+
+    def _put_apart(self, job: ClaimedJob) -> None:
+        # One of them kills workers, and the others were only near it. Apart, they cannot take each other along.
+        self._finish_at_once(job, Released(QUARANTINE_SECONDS, "another run that lost its workers is performed"))
 
     def _is_on_its_last_life(self, job: ClaimedJob) -> bool:
         return job.crashes >= max(self._crash_cap - 1, 1)
@@ -233,12 +254,22 @@ class Worker(upstream.Worker):
     async def _release_due(self) -> NoReturn:
         """Let scheduled jobs wait in line from the moment when their time has come."""
         while True:
+            self._rung.clear()
             released, seconds = await queries.release_due_jobs(self._links.care, limit=DUE_BATCH)
             if released:
                 self._new_job_event.set()
             if released < DUE_BATCH:
-                poll = self.fetch_job_polling_interval
-                await asyncio.sleep(poll if seconds is None else min(seconds, poll))
+                await self._until_due(seconds)
+
+    async def _until_due(self, seconds: float | None) -> None:
+        """Wait until the next job is due, or one may have come that is due earlier; but look at most once a poll."""
+        poll = self.fetch_job_polling_interval
+        longest = QUIET_POLLS * poll if self.listen_notify else poll
+        until = longest if seconds is None else min(seconds, longest)
+        await asyncio.sleep(min(until, poll))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(until - poll):
+                await self._rung.wait()
 
     async def _watch(self) -> NoReturn:
         """Stop the jobs that somebody asked to stop, and those that are no longer ours."""
@@ -266,6 +297,11 @@ class Worker(upstream.Worker):
                 self._new_job_event.set()
             self._in_doubt = True
             await asyncio.sleep(self._sweep_interval)
+
+    @override
+    async def _handle_notification(self, *, channel: str, notification: jobs.Notification) -> None:
+        self._rung.set()
+        await super()._handle_notification(channel=channel, notification=notification)
 
     async def _listen(self) -> None:
         await self._manager.listen_for_jobs(on_notification=self._handle_notification, queues=self.queues)

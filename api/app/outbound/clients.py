@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from app.config import Settings
 from app.outbound.web.client import WebClient, open_web_client
+from app.outbound.webhooks.client import WebhookClient, open_webhook_client
 
 
 @dataclass(frozen=True)
@@ -15,10 +16,15 @@ class Clients:
     """The outbound clients of one worker, shared by its runs."""
 
     web: WebClient
+    webhooks: WebhookClient
 
 
 @contextlib.asynccontextmanager
 async def open_clients(settings: Settings) -> AsyncGenerator[Clients]:
     """Open every client, and close them when the worker ends."""
-    async with open_web_client(allow_private=settings.environment != "production") as web:
-        yield Clients(web=web)
+    production = settings.environment == "production"
+    async with (
+        open_web_client(allow_private=not production) as web,
+        open_webhook_client(production=production, timeout=settings.webhook_timeout_seconds) as webhooks,
+    ):
+        yield Clients(web=web, webhooks=webhooks)

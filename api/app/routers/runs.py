@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Set
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -41,6 +42,7 @@ from app.runs.problems import document
 from app.runs.schemas import NO_NUL, BatchAccepted, BatchItem, EventRead, RunBatch, RunCreate, RunPage, RunRead
 from app.runs.service import Origin
 from app.runs.state import RunState
+from app.webhooks.service import nameable
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
 
@@ -90,7 +92,9 @@ async def submit_run(body: RunCreate, principal: Writes, request: Request, respo
 )
 async def submit_runs(body: RunBatch, services: ServicesDep, principal: Writes, request: Request) -> BatchAccepted:
     """Submit up to 1,000 runs. Each is accepted or refused by itself; those accepted are stored when this answers."""
-    outcomes = await service.submit_all(services.intake, services.actions, body.runs, origin(principal, request))
+    named = {run["webhook"] for run in body.runs if isinstance(run, dict) and isinstance(run.get("webhook"), str)}
+    source = await with_webhooks(origin(principal, request), services, named)
+    outcomes = await service.submit_all(services.intake, services.actions, body.runs, source)
     return BatchAccepted(
         items=[BatchItem(id=each) if isinstance(each, str) else BatchItem(error=document(each)) for each in outcomes]
     )
@@ -222,7 +226,10 @@ async def accept(
 ) -> RunRead:
     """Submit for any door: 202, where the run is, and when to look."""
     action = services.actions.named(body.action)
-    run = await service.submit(services.intake, action, body, origin(principal, request))
+    source = origin(principal, request)
+    if body.webhook is not None:
+        source = await with_webhooks(source, services, {body.webhook})
+    run = await service.submit(services.intake, action, body, source)
     response.headers["Location"] = run.links.self
     when_to_look_again(run, response)
     return run
@@ -231,6 +238,11 @@ async def accept(
 def origin(principal: Principal, request: Request) -> Origin:
     """Where a submission comes from."""
     return Origin(principal.owner, carried_trace(request.headers), principal.actor, will_submit(request))
+
+
+async def with_webhooks(source: Origin, services: Services, named: Set[str]) -> Origin:
+    """The same, with those of the named webhook endpoints that are the caller's."""
+    return replace(source, webhooks=await nameable(services.engine, named, owner=source.owner))
 
 
 def when_to_look_again(run: RunRead, response: Response) -> None:

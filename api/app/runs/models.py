@@ -38,6 +38,7 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSONB(none_as_null=True),
         Any: JSONB(none_as_null=True),
         list[str]: ARRAY(Text()),
+        list[dict[str, Any]]: JSONB(none_as_null=True),
     }
 
 
@@ -55,6 +56,7 @@ class ActionRun(Base):
         Index(None, "action", "job_id"),
         Index(None, "trouble", "job_id", postgresql_where=text("trouble IS NOT NULL")),
         Index(None, "owner", "job_id", postgresql_where=text("owner IS NOT NULL")),
+        Index(None, "start_deadline", postgresql_where=text("start_deadline IS NOT NULL")),
         Index(None, "tags", postgresql_using="gin", postgresql_where=text("tags <> '{}'")),
         # A run that succeeds is rewritten twice: room on the page lets it stay there, without touching an index.
         {"postgresql_with": {"fillfactor": 50}},
@@ -100,6 +102,8 @@ class ActionRun(Base):
     worker_id: Mapped[int | None] = mapped_column(BigInteger)
     parent_id: Mapped[str | None] = mapped_column(ID)
     replay_of: Mapped[str | None] = mapped_column(ID)
+    #: The endpoint that is told of its end, whatever it wants to be told else.
+    webhook: Mapped[str | None] = mapped_column(ID)
     #: W3C trace context of the request that asked for it.
     trace_context: Mapped[dict[str, Any] | None]
     #: The `seq` of the newest event.

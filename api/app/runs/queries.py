@@ -30,25 +30,29 @@ WITH asked AS MATERIALIZED (
       FROM jsonb_to_recordset(%(runs)s::text::jsonb) AS run(
            action text, params jsonb, queue text, priority integer, lock text, queueing_lock text,
            schedule_at timestamptz, start_deadline timestamptz, tags text[], max_attempts integer, parent_id text,
-           replay_of text, trace_context jsonb, owner text, actor text, route text)
+           replay_of text, trace_context jsonb, owner text, webhook text, actor text, route text)
 ), job AS (
     INSERT INTO procrastinate_jobs (id, task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at)
     SELECT job_id, action, params, queue, priority, lock, queueing_lock, schedule_at FROM asked
 ), run AS (
     INSERT INTO action_runs (job_id, action, params, state, queue, priority, lock, tags, schedule_at, start_deadline,
-                             max_attempts, parent_id, replay_of, trace_context, owner)
+                             max_attempts, parent_id, replay_of, trace_context, owner, webhook)
     SELECT job_id, action, params, runledger_run_state_v1('todo', 0, schedule_at, false), queue, priority,
            lock, coalesce(tags, '{}'), schedule_at, start_deadline, max_attempts, parent_id, replay_of, trace_context,
-           owner
+           owner, webhook
       FROM asked
     RETURNING *
+), told AS (
+    INSERT INTO run_events (run_id, seq, type, data)
+    SELECT id, last_seq, 'state', jsonb_build_object('state', state) FROM run
 ), audit AS (
     INSERT INTO audit_log (actor, route, object_id, outcome)
     SELECT asked.actor, asked.route, run.id, 202
       FROM asked JOIN run ON run.job_id = asked.job_id
      WHERE asked.actor IS NOT NULL
 )
-SELECT run.*, now() AS read_at FROM run ORDER BY job_id
+-- The trigger on the jobs is told that the ledger is kept.
+SELECT run.*, now() AS read_at, set_config('runledger.keeps_ledger', 'on', true) FROM run ORDER BY job_id
 """
 
 
@@ -66,7 +70,7 @@ async def insert_runs(database: Database, runs: Sequence[NewRun]) -> list[Stored
 
     Args:
         runs: action, params, queue, priority and max_attempts; optional: lock, queueing_lock, schedule_at,
-            start_deadline, tags, parent_id, replay_of, trace_context, owner; for the audit log: actor, route.
+            start_deadline, tags, parent_id, replay_of, trace_context, owner, webhook; for the audit log: actor, route.
 
     Returns:
         The runs, in the order given.

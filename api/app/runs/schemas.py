@@ -54,6 +54,9 @@ class RunCreate(BaseModel):
         default=None, description="A run that has not started by then fails, with the problem `/problems/too-late`."
     )
     tags: list[Tag] = Field(default_factory=list, max_length=20)
+    webhook: Annotated[str, StringConstraints(max_length=64)] | None = Field(
+        default=None, description="The id of a webhook endpoint that is told of its end; see `POST /webhooks`."
+    )
 
 
 class RunBatch(BaseModel):

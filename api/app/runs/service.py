@@ -17,6 +17,7 @@ from app.engine.connector import translated_errors
 from app.engine.manager import JobManager
 from app.errors import (
     AlreadyQueued,
+    Fault,
     InvalidCursor,
     InvalidInput,
     QuotaExceeded,
@@ -36,18 +37,25 @@ from app.runs.schemas import RUN_ID, RunCreate, RunPage, RunRead, read_run
 from app.runs.state import RunState
 
 PRUNE_BATCH = 500
+_UNKNOWN_WEBHOOK = Fault(
+    pointer="/webhook", detail="There is no such endpoint. POST /webhooks makes one.", type="unknown_webhook"
+)
 _ALREADY_QUEUED = "A run with this queueing lock is already waiting."
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request comes from: who will see its runs, the trace that it is part of, and what the audit log says."""
+    """Where a request comes from: who will see its runs, the trace that it is part of, and what the audit log says.
+
+    `webhooks` are the endpoints that its runs may name.
+    """
 
     owner: str | None = None
     trace_context: dict[str, str] | None = None
     actor: str | None = None
     """`None`: nobody outside, and nothing for the audit log."""
     route: str | None = None
+    webhooks: frozenset[str] = frozenset()
 
 
 HERE = Origin()
@@ -230,6 +238,8 @@ async def _row(engine: AsyncEngine, run_id: str, owner: str | None) -> queries.R
 
 def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
     """The request, checked, with what the task says where it is silent."""
+    if request.webhook is not None and request.webhook not in origin.webhooks:
+        raise InvalidInput(errors=[_UNKNOWN_WEBHOOK])
     task = action.task
     return {
         "action": action.name,
@@ -244,6 +254,7 @@ def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
         "max_attempts": action.retry.max_attempts,
         "trace_context": origin.trace_context,
         "owner": origin.owner,
+        "webhook": request.webhook,
         "actor": origin.actor,
         "route": origin.route,
     }

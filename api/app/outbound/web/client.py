@@ -16,7 +16,6 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
@@ -27,6 +26,7 @@ from ssrfguard import (
 )
 
 from app.errors import RateLimited, Rejected, Unavailable
+from app.outbound.patience import retry_after
 from app.outbound.web.guard import MAX_URL_LENGTH, GuardedNetwork, GuardedTransport, web_policy
 from app.outbound.web.robots import Robots
 
@@ -38,7 +38,6 @@ CONNECT_SECONDS = 5.0
 MAX_BYTES = 5 * 1024 * 1024
 MAX_ROBOTS_BYTES = 512 * 1024
 MAX_REDIRECTS = 5
-MAX_RETRY_AFTER = 900.0
 LATER = frozenset({408, 425, 429})
 """The statuses below 500 that say: the same request may succeed later."""
 
@@ -208,21 +207,12 @@ def _expect_success(response: httpx2.Response, now: float) -> None:
         return
     status = response.status_code
     answer = f"{response.url.host} answered {status}."
-    wait = _retry_after(response.headers.get("Retry-After", ""), now)
+    wait = retry_after(response.headers.get("Retry-After", ""), now)
     if status in (429, 503) and wait is not None:
         raise RateLimited(f"{answer} Try again in {wait:.0f} s.", retry_after=wait)
     if status in LATER or status >= 500:
         raise Unavailable(f"{answer} Try again later.")
     raise Rejected(f"{answer} Check the URL: asking again will not help.")
-
-
-def _retry_after(header: str, now: float) -> float | None:
-    """The seconds that the header asks for, from 0 to 900; `None` if it says nothing that can be read."""
-    try:
-        seconds = int(header) if header.isdigit() else parsedate_to_datetime(header).timestamp() - now
-    except (ValueError, OverflowError):
-        return None
-    return float(min(max(seconds, 0), MAX_RETRY_AFTER))
 
 
 def _expect_type(response: httpx2.Response, accept: tuple[str, ...]) -> None:

@@ -1,0 +1,102 @@
+"""The Python client, against a real API and a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from tests.support.processes import api_process, environment, running, worker_process
+
+from app.config import ROOT, Settings
+from runledger_client import Client, Event, Refused, RunFailed
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+@pytest.fixture
+async def client(settings: Settings, log: Path) -> AsyncIterator[Client]:
+    async with api_process(settings, log) as (url, _), Client(url) as client:
+        yield client
+
+
+async def test_a_run_is_submitted_watched_and_has_a_result(client: Client, settings: Settings, log: Path) -> None:
+    with worker_process(settings, log):
+        run = await client.submit("count_words", {"text": "to be or not to be"}, tags=["soliloquy"], priority=3)
+        events = [event async for event in client.stream(run.id)]
+        assert (await client.result(run.id))["total"] == 6
+        failed = await client.submit("scrape_page", {"url": f"{client.url}/nowhere"})
+        with pytest.raises(RunFailed, match="404") as raised:
+            await client.result(failed.id)
+    assert raised.value.run.error is not None
+    assert raised.value.run.error.slug == "rejected"
+    told = [event.data["state"] for event in events if event.type in ("state", "end")]
+    assert told == ["queued", "running", "succeeded", "succeeded"]
+    assert [each.id for each in (await client.list(tag="soliloquy")).items] == [run.id]
+    assert [event async for event in client.stream(run.id, after=events[-3].id)] == events[-2:]
+    assert (await client.wait(run.id)).is_final
+
+
+async def test_waiting_has_an_end_and_the_run_goes_on(client: Client) -> None:
+    run = await client.submit("echo", {"message": "later"}, schedule_at=datetime(2100, 1, 1, tzinfo=UTC))
+    with pytest.raises(TimeoutError):
+        await client.wait(run.id, timeout=0.3)
+    assert (await client.get(run.id)).state == "scheduled"
+    cancelled = await client.cancel(run.id)
+    assert (cancelled.state, cancelled.schedule_at) == ("cancelled", run.schedule_at)
+    assert (await client.retry(run.id)).state in ("queued", "retrying")
+
+
+async def test_what_the_api_refuses_is_raised_with_its_problem(client: Client) -> None:
+    with pytest.raises(Refused, match="Unknown action") as unknown:
+        await client.submit("nothing")
+    assert (unknown.value.status, unknown.value.problem.slug) == (404, "unknown-action")
+    with pytest.raises(Refused) as missing:
+        await client.wait("run_20200101T000000Z_00000000")
+    assert missing.value.problem.slug == "run-not-found"
+
+
+async def test_a_stream_goes_on_where_it_was_when_the_api_restarts(settings: Settings, log: Path) -> None:
+    seen: list[Event] = []
+    with contextlib.ExitStack() as later:
+        later.enter_context(worker_process(settings, log))
+        async with api_process(settings, log) as (url, api), Client(url) as client:
+            run = await client.submit("sleep", {"seconds": 4})
+            async for event in client.stream(run.id):
+                seen.append(event)
+                if event.type == "progress" and api.poll() is None:
+                    api.kill()
+                    api.wait()
+                    port = url.rpartition(":")[2]
+                    arguments = ("-m", "uvicorn", "app.main:app", "--port", port)
+                    later.enter_context(running(*arguments, env=environment(settings, PORT=port), log=log))
+    assert api.returncode == -signal.SIGKILL
+    assert (seen[-1].type, seen[-1].data["state"]) == ("end", "succeeded")
+    assert [int(event.id) for event in seen[:-1]] == list(range(1, len(seen)))
+
+
+async def test_the_example_works_as_it_is(client: Client, settings: Settings, log: Path) -> None:
+    with worker_process(settings, log):
+        arguments = [sys.executable, str(ROOT / "examples/client.py"), client.url]
+        example = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
+        output, _ = await example.communicate()
+    assert example.returncode == 0
+    assert b"'total': 6" in output
+
+
+async def test_a_secret_and_a_token_are_sent(client: Client) -> None:
+    async with Client(client.url, secret="wrong") as wrong:
+        with pytest.raises(Refused, match="secret"):
+            await wrong.list()
+    async with Client(client.url, secret="dev-secret") as right:
+        assert (await right.list()).items == []
+    async with Client(client.url, token="t") as bearer:
+        assert bearer._requests.http.headers["Authorization"] == "Bearer t"
