@@ -154,11 +154,14 @@ async def test_everybody_gets_from_every_route_what_the_table_says(
     run_id = (await call("POST", "/runs", everybody["the owner"], json=body)).json()["id"]
     await workshop.drain()
 
+    endpoint = "none"
+
     async def place(path: str) -> str:
-        """The path of something that is the owner's; of an endpoint, a new one each time: some are deleted."""
-        endpoint = "none"
-        if "{webhook_id}" in path:
-            made = await call("POST", "/webhooks", everybody["the owner"], json={"url": "https://example.com/hook"})
+        """The path of something that is the owner's; of another endpoint, once one was deleted."""
+        nonlocal endpoint
+        owner = everybody["the owner"]
+        if "{webhook_id}" in path and (await call("GET", f"/webhooks/{endpoint}", owner)).status_code != 200:
+            made = await call("POST", "/webhooks", owner, json={"url": "https://example.com/hook"})
             endpoint = made.json()["id"]
         return path.format(run_id=run_id, name="echo", webhook_id=endpoint, delivery_id="none")
 
