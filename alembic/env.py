@@ -9,6 +9,7 @@ from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.access import models as access_models  # noqa: F401 - whose tables are made, too
 from app.config import get_settings
 from app.control import models as control_models  # noqa: F401 - their tables are part of the metadata
 from app.engine.schema import refuse_unnamed_scripts

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DEVELOPMENT_SECRET = "dev-secret"  # noqa: S105 - the documents' own example, refused in production
 SHORTEST_SECRET = 16
 """Characters, in production."""
+SHORTEST_JWT_SECRET = 32
+"""Bytes, as many as the hash has (RFC 7518 §3.2)."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -48,6 +50,20 @@ class Settings(BaseSettings):
     allow_anonymous: bool = False
     """Serve without credentials on a bind that is not loopback."""
     roadmap_ai_secret: SecretStr | None = None
+    roadmap_ai_secret_previous: SecretStr | None = None
+    """Also right, while clients change over to the new one."""
+    jwt_secret: SecretStr | None = None
+    """Tokens are signed with it (HS256)."""
+    jwks_url: str | None = Field(default=None, pattern=r"^https?://")
+    """Tokens are signed by whoever publishes keys there (RS256, ES256)."""
+    jwt_audience: str | None = None
+    jwt_issuer: str | None = None
+    rate_limit: str = Field(default="6000/minute", pattern=r"^([1-9]\d{0,8}/(second|minute|hour)|off)$")
+    """Requests of one principal to one API process."""
+    max_queued_runs: int = Field(default=10_000, ge=1)
+    """Runs of one owner that may wait."""
+    max_streams: int = Field(default=50, ge=1)
+    """Event streams of one principal that one API process keeps open."""
     runledger_url: str | None = None
     """Where the command line finds the API; not set: at `host` and `port`."""
 
@@ -70,6 +86,8 @@ class Settings(BaseSettings):
     """A run whose worker was lost this often has failed."""
     retention_days: int = Field(default=30, ge=1)
     """Ended runs older than this are deleted by `prune_ledger`."""
+    audit_days: int = Field(default=365, ge=1)
+    """Entries of the audit log older than this are deleted by `prune_ledger`."""
 
     webhook_key: SecretStr | None = None
     """Encrypts stored secrets of webhooks: a Fernet key, or several with commas, the newest first."""
@@ -79,7 +97,15 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("database_url", "roadmap_ai_secret", "webhook_key", mode="before")
+    @field_validator(
+        "database_url",
+        "roadmap_ai_secret",
+        "roadmap_ai_secret_previous",
+        "jwt_secret",
+        "jwks_url",
+        "webhook_key",
+        mode="before",
+    )
     @classmethod
     def _empty_is_not_set(cls, value: object) -> object:
         # Of the environment pydantic-settings knows this, of secret files it does not.
@@ -121,6 +147,16 @@ class Settings(BaseSettings):
             raise ValueError("LEASE_SECONDS must be at least twice HEARTBEAT_SECONDS, the same for all workers")
         return self
 
+    @model_validator(mode="after")
+    def _credentials_fit(self) -> Self:
+        if self.roadmap_ai_secret_previous is not None and self.roadmap_ai_secret is None:
+            raise ValueError("ROADMAP_AI_SECRET_PREVIOUS needs a ROADMAP_AI_SECRET to change over to")
+        if self.jwt_secret is not None and self.jwks_url is not None:
+            raise ValueError("set JWT_SECRET or JWKS_URL, not both: a token does not choose how it is checked")
+        if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < SHORTEST_JWT_SECRET:
+            raise ValueError(f"JWT_SECRET must have {SHORTEST_JWT_SECRET} bytes or more, as HS256 demands")
+        return self
+
     @property
     def queues(self) -> list[str] | None:
         """The worker's queues; `None` means all."""
@@ -141,12 +177,36 @@ class Settings(BaseSettings):
         """The shared secret of machine clients; in development there is a well-known one."""
         if self.roadmap_ai_secret is not None:
             return self.roadmap_ai_secret.get_secret_value()
-        return None if self.environment == "production" else DEVELOPMENT_SECRET
+        return None if self.environment == "production" or self.has_credential else DEVELOPMENT_SECRET
+
+    @property
+    def secrets(self) -> list[str]:
+        """Every shared secret that is right: while one takes the place of another, both."""
+        previous = self.roadmap_ai_secret_previous
+        return [*filter(None, [self.secret, previous.get_secret_value() if previous else None])]
+
+    @property
+    def key_label(self) -> str:
+        """What API keys of this environment show in their beginning, as `rl_live_…`."""
+        return {"development": "dev", "test": "test", "production": "live"}[self.environment]
+
+    @property
+    def has_credential(self) -> bool:
+        """Whether anything is configured by which callers can be told apart."""
+        return any(given is not None for given in (self.roadmap_ai_secret, self.jwt_secret, self.jwks_url))
+
+    @property
+    def requests_allowed(self) -> tuple[int, int] | None:
+        """`rate_limit` as requests and seconds."""
+        if self.rate_limit == "off":
+            return None
+        amount, _, unit = self.rate_limit.partition("/")
+        return int(amount), {"second": 1, "minute": 60, "hour": 3600}[unit]
 
     @property
     def open_on_loopback(self) -> bool:
         """Whether requests of this machine are served without a credential: there is none, and it is not published."""
-        return self.roadmap_ai_secret is None and self.host in LOOPBACK
+        return not self.has_credential and self.host in LOOPBACK
 
     @property
     def says_where_published(self) -> bool:
@@ -160,15 +220,15 @@ class Settings(BaseSettings):
             ConfigurationError: the bind is not loopback, and neither a credential nor ALLOW_ANONYMOUS is set; or in
                 production, the secret is easy to guess.
         """
-        if self.environment == "production" and len(self.secret or "x" * SHORTEST_SECRET) < SHORTEST_SECRET:
+        if self.environment == "production" and any(len(secret) < SHORTEST_SECRET for secret in self.secrets):
             raise ConfigurationError(
-                f"ROADMAP_AI_SECRET has fewer than {SHORTEST_SECRET} characters. "
+                f"ROADMAP_AI_SECRET, or its PREVIOUS, has fewer than {SHORTEST_SECRET} characters. "
                 "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
-        if self.roadmap_ai_secret is None and not (self.open_on_loopback or self.allow_anonymous):
+        if not (self.has_credential or self.open_on_loopback or self.allow_anonymous):
             raise ConfigurationError(
                 f"HOST={self.host} can be reached from other machines, and no credential is configured. "
-                "Set ROADMAP_AI_SECRET, or ALLOW_ANONYMOUS=true if everybody may submit runs."
+                "Set ROADMAP_AI_SECRET, JWT_SECRET or JWKS_URL, or ALLOW_ANONYMOUS=true if everybody may submit runs."
             )
 
 

@@ -5,6 +5,7 @@
     Problem                      rendered as an RFC 9457 document, by its class
     ├── Refused                  the request cannot be done; asking again will not help
     │   ├── UnreadableBody   400   InvalidCursor    400   InvalidEventId   400   InvalidIdempotencyKey 400
+    │   ├── TwoCredentials   400
     │   ├── Unauthorized     401   Forbidden        403
     │   ├── UnknownAction    404   RunNotFound      404   WebhookNotFound  404   DeliveryNotFound 404
     │   ├── ScheduleNotFound 404   DeadLetterNotFound 404
@@ -16,7 +17,8 @@
     │   └── InvalidInput     422   (with a JSON pointer for each fault)
     └── NotNow                   asking again later may help
         ├── IdempotencyInFlight 409   RunNotFinished  409
-        └── DatabaseUnavailable 503   DatabaseBehind  503   TooBusy 503
+        ├── TooManyRequests  429   QuotaExceeded    429
+        └── DatabaseUnavailable 503   DatabaseBehind  503   TooBusy 503   IssuerUnavailable 503
 
     ActionError                  what an action or an outbound client raises
     ├── Unavailable              the other side is down or slow: retry with backoff
@@ -78,8 +80,15 @@ class InvalidIdempotencyKey(Refused):
     status = 400
 
 
+class TwoCredentials(Refused):
+    """More than one credential was sent. Send one: a secret, an API key or a token, in one header."""
+
+    title = "More than one credential"
+    status = 400
+
+
 class Unauthorized(Refused):
-    """No credential, or one that is not right. Send the shared secret in `X-ROADMAP-AI-SECRET`."""
+    """No credential, or one that is not right. Send a secret in `X-ROADMAP-AI-SECRET`, or a key or JWT as Bearer."""
 
     title = "Unauthorized"
     status = 401
@@ -263,6 +272,32 @@ class RunNotFinished(NotNow):
     title = "The run has not ended"
     status = 409
     state: str
+
+
+class TooManyRequests(NotNow):
+    """You, or your address, ask more often than is allowed. Wait for `Retry-After`; submit many runs by one batch."""
+
+    type = "/problems/rate-limited"
+    title = "Too many requests"
+    status = 429
+
+
+class QuotaExceeded(NotNow):
+    """You have as many queued runs, or as many open streams, as you may. Wait until some end, or end some."""
+
+    title = "The quota is used up"
+    status = 429
+    quota: str
+    """Which: `queued_runs` or `open_streams`."""
+    limit: int
+
+
+class IssuerUnavailable(NotNow):
+    """The token cannot be checked: whoever publishes the keys (`JWKS_URL`) does not answer."""
+
+    title = "The token cannot be checked now"
+    status = 503
+    retry_after: NonNegativeInt = 5
 
 
 class DatabaseUnavailable(NotNow):

@@ -15,12 +15,15 @@ from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
 from app import __version__
+from app.access.gate import Gate
+from app.access.streams import Streams
 from app.config import Settings, get_settings
 from app.engine.app import App
 from app.observability.logging import configure_logging
 from app.outbound.postgres.database import make_engine
 from app.routers import (
     actions,
+    audit,
     changes,
     dead_letters,
     events,
@@ -36,6 +39,7 @@ from app.routers import (
 )
 from app.routers.dependencies import Services
 from app.routers.problems import install_problem_handlers
+from app.routers.security import document_credentials
 from app.runs.actions import Actions
 from app.runs.intake import Intake
 from app.runs.lookout import Lookout
@@ -66,11 +70,21 @@ def create_app(
         async with queue.open_async():
             # Its own: who asks does not wait for a connection for as long as a worker would.
             engine = make_engine(settings, pool_timeout=settings.pool_timeout_seconds)
-            intake = Intake(engine, timeout=settings.db_timeout_seconds)
+            intake = Intake(engine, timeout=settings.db_timeout_seconds, max_queued=settings.max_queued_runs)
             stopping = asyncio.Event()
             lookout = Lookout(engine, timeout=settings.db_timeout_seconds, stopping=stopping)
+            gate, streams = Gate(settings, engine), Streams(settings.max_streams)
             app.state.services = Services(
-                settings, engine, queue.job_manager, catalogue, intake, lookout, stopping, queue.schedules
+                settings,
+                engine,
+                queue.job_manager,
+                catalogue,
+                intake,
+                lookout,
+                gate,
+                streams,
+                stopping,
+                queue.schedules,
             )
             with streams_end_on_signal(stopping):
                 watching = asyncio.create_task(lookout.run())
@@ -100,6 +114,8 @@ def create_app(
     for door in (actions, jobs, tasks):
         app.include_router(door.router)
     app.include_router(webhooks.router)
+    app.include_router(audit.router)
+    document_credentials(app)
     return app
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, JsonValue
 
+from app.access import audit
 from app.config import get_settings
 from app.domain.scraping.page import ScrapedPage
 from app.domain.scraping.page import scrape_page as scrape
@@ -91,10 +92,11 @@ class Slept(BaseModel):
 
 
 class Pruned(BaseModel):
-    """How many runs, and deliveries of webhooks, were deleted."""
+    """How many runs, deliveries of webhooks and entries of the audit log were deleted."""
 
     runs: int
     deliveries: int
+    audit_entries: int
 
 
 @action()
@@ -160,10 +162,12 @@ async def prune_ledger(
     days: Annotated[int, Field(ge=1)] = settings.retention_days,
     timestamp: int = 0,  # noqa: ARG001 - cron says which tick this is
 ) -> Pruned:
-    """Every night: delete runs that ended long ago, and deliveries of long ago."""
+    """Every night: delete runs that ended long ago, deliveries of long ago, and what the audit log need not know."""
     engine, old = procrastinate_app.connector.engine, timedelta(days=days)
     return Pruned(
-        runs=await service.prune(engine, older_than=old), deliveries=await deliveries.prune(engine, older_than=old)
+        runs=await service.prune(engine, older_than=old),
+        deliveries=await deliveries.prune(engine, older_than=old),
+        audit_entries=await audit.prune(engine, older_than=timedelta(days=settings.audit_days)),
     )
 
 

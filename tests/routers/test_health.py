@@ -83,12 +83,14 @@ async def test_the_page_of_a_problem_type_explains_it(api: httpx2.AsyncClient) -
         ({"host": "0.0.0.0"}, True),
         ({"host": "0.0.0.0", "allow_anonymous": True}, False),
         ({"host": "0.0.0.0", "roadmap_ai_secret": "s" * 32}, False),
+        ({"host": "0.0.0.0", "jwt_secret": "s" * 32}, False),
+        ({"host": "0.0.0.0", "jwks_url": "https://issuer.example/keys"}, False),
     ],
 )
 def test_it_does_not_serve_strangers_by_accident(given: dict[str, object], refused: bool) -> None:
     settings = Settings(_env_file=None, **given)
     if refused:
-        with pytest.raises(ConfigurationError, match="Set ROADMAP_AI_SECRET, or ALLOW_ANONYMOUS=true"):
+        with pytest.raises(ConfigurationError, match="Set ROADMAP_AI_SECRET, JWT_SECRET or JWKS_URL, or ALLOW_ANON"):
             create_app(settings)
     else:
         create_app(settings)

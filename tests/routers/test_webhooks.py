@@ -9,7 +9,7 @@ import pytest
 from fastapi import Request
 from tests.support.workshop import Workshop
 
-from app.access.principal import EVERYTHING, Principal
+from app.access.principal import EVERYTHING, SECRET, Principal
 from app.main import create_app
 from app.routers import security
 
@@ -21,9 +21,9 @@ def owned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever says a name in `X-Owner` is that."""
     identify = security.identify
 
-    def by_header(request: Request) -> Principal:
+    async def by_header(request: Request) -> Principal:
         owner = request.headers.get("X-Owner")
-        return identify(request) if owner is None else Principal(f"test:{owner}", owner, EVERYTHING)
+        return await identify(request) if owner is None else Principal(f"test:{owner}", owner, EVERYTHING)
 
     monkeypatch.setattr(security, "identify", by_header)
 
@@ -185,7 +185,11 @@ async def test_the_log_is_read_page_by_page(api: httpx2.AsyncClient, workshop: W
 
 
 async def test_who_may_only_read_makes_no_endpoints(api: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = dataclasses.replace(security.SECRET, scopes=frozenset({security.Scope.READ}))
-    monkeypatch.setattr(security, "identify", lambda _: reader)
+    reader = dataclasses.replace(SECRET, scopes=frozenset({security.Scope.READ}))
+
+    async def as_reader(_: object) -> Principal:
+        return reader
+
+    monkeypatch.setattr(security, "identify", as_reader)
     assert (await api.get("/webhooks")).status_code == 200
     assert (await api.post("/webhooks", json={"url": URL})).status_code == 403

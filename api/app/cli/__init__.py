@@ -11,7 +11,7 @@ import signal
 
 import typer
 
-from app.cli import actions, database, doctor, run, runs, serving, up
+from app.cli import actions, database, doctor, keys, run, runs, serving, up
 from app.cli.screen import complaints
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ for command in (up.up, serving.api, serving.worker, actions.actions, run.run, do
     app.command()(command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(database.app, name="db")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi_rfc9457.server import problems
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from app.errors import Forbidden, InvalidInput, RunNotFound, Unauthorized, UnknownAction, UnreadableBody
+from app.errors import Forbidden, InvalidInput, QuotaExceeded, RunNotFound, Unauthorized, UnknownAction, UnreadableBody
 from app.routers.dependencies import ServicesDep
 from app.routers.doors import say_more, vocabulary
 from app.routers.runs import RunId, accept
@@ -85,7 +85,7 @@ async def get_action(name: str, services: ServicesDep, _: Reads) -> ActionRead:
     "/run",
     status_code=202,
     operation_id="runAction",
-    responses=problems(Unauthorized, Forbidden, UnreadableBody, UnknownAction, InvalidInput),
+    responses=problems(Unauthorized, Forbidden, UnreadableBody, UnknownAction, InvalidInput, QuotaExceeded),
 )
 async def run_action(
     body: ActionRunCreate, services: ServicesDep, principal: Writes, request: Request, response: Response

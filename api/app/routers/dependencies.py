@@ -10,6 +10,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.access.gate import Gate
+from app.access.streams import Streams
 from app.config import Settings
 from app.engine.manager import JobManager
 from app.engine.schedule import Schedule
@@ -28,6 +30,8 @@ class Services:
     actions: Actions
     intake: Intake
     lookout: Lookout
+    gate: Gate
+    streams: Streams
     stopping: asyncio.Event
     """Set when the process is told to stop: open streams end."""
     schedules: Sequence[Schedule]

@@ -12,17 +12,18 @@ from fastapi.sse import KEEPALIVE_COMMENT
 from fastapi_rfc9457.server import problems
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from app.errors import Forbidden, InvalidEventId, InvalidInput, RunNotFound, Unauthorized
+from app.errors import Forbidden, InvalidEventId, InvalidInput, QuotaExceeded, RunNotFound, Unauthorized
 from app.routers.dependencies import Services, ServicesDep
 from app.routers.problems import NothingMore
 from app.routers.runs import RunId
-from app.routers.security import Reads
+from app.routers.security import ONE_STREAM, Reads
 from app.routers.streams import BEGINNING, LARGE, EventStream, encode_all, encode_run, encode_snapshot
+from app.routers.strict import StrictRoute
 from app.runs import service
 from app.runs.events import follow, patiently
 from app.runs.schemas import ActionName, QueueName, RunRead, TagName
 
-router = APIRouter(tags=["events"])
+router = APIRouter(tags=["events"], route_class=StrictRoute)
 
 TOPICS = ("runs",)
 SNAPSHOT_RUNS = 50
@@ -35,8 +36,9 @@ BREATH_SECONDS = 0.25
     operation_id="followRun",
     status_code=200,
     response_class=EventStream,
+    dependencies=[ONE_STREAM],
     responses={204: {"description": "The run has ended, and the client has seen its last event."}}
-    | problems(Unauthorized, Forbidden, RunNotFound, InvalidEventId),
+    | problems(Unauthorized, Forbidden, RunNotFound, InvalidEventId, QuotaExceeded),
 )
 async def follow_run(
     run_id: RunId,
@@ -110,7 +112,8 @@ class Watched(BaseModel):
     operation_id="followTopics",
     status_code=200,
     response_class=EventStream,
-    responses=problems(Unauthorized, Forbidden, InvalidInput),
+    dependencies=[ONE_STREAM],
+    responses=problems(Unauthorized, Forbidden, InvalidInput, QuotaExceeded),
 )
 async def follow_topics(services: ServicesDep, principal: Reads, watched: Annotated[Watched, Query()]) -> EventStream:
     """Server-sent events about all the runs that you see: one stream for a page that shows many.

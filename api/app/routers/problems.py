@@ -15,12 +15,13 @@ from starlette.responses import Response
 
 from app.engine.connector import is_refused_value
 from app.errors import DatabaseBehind, DatabaseUnavailable, Fault, InvalidInput, NotNow, UnreadableBody
+from app.routers.security import tell_standing
 from app.runs.values import escape
 
 _BEHIND = (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asyncpg.UndefinedColumnError)
 # Connection, resources, intervention, system, read-only, deadlock and serialisation, lock not available.
 _TRANSIENT = ("08", "53", "54", "57", "58", "25006", "40", "55P03")
-_DATABASE_ERRORS = (
+DATABASE_ERRORS = (
     ConnectorException,
     SQLAlchemyError,
     asyncpg.PostgresError,
@@ -43,7 +44,12 @@ def install_problem_handlers(app: FastAPI) -> None:
     """Render every error of the app as a problem document, and serve a page for each problem type."""
     add_problem_handlers(app, strip_debug=True)
     app.include_router(get_problem_docs_router(), prefix="/problems", include_in_schema=False)
-    render = make_handlers(strip_debug=True, instance_from_request=True)[Problem]
+    written = make_handlers(strip_debug=True, instance_from_request=True)[Problem]
+
+    async def render(request: Request, error: Exception) -> Response:
+        response = await written(request, error)
+        tell_standing(request, response)
+        return response
 
     async def on_invalid_request(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -52,9 +58,10 @@ def install_problem_handlers(app: FastAPI) -> None:
     async def on_nothing_more(_request: Request, _error: Exception) -> Response:
         return Response(status_code=204)
 
+    app.add_exception_handler(Problem, render)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(NothingMore, on_nothing_more)
-    for kind in _DATABASE_ERRORS:
+    for kind in DATABASE_ERRORS:
         app.add_exception_handler(kind, _on_database_error(render))
 
 

@@ -22,6 +22,7 @@ from app.errors import (
     InvalidInput,
     NoResult,
     NotUnique,
+    QuotaExceeded,
     RunNotFinished,
     RunNotFound,
     TooBusy,
@@ -30,6 +31,7 @@ from app.errors import (
     UnreadableBody,
 )
 from app.observability.tracing import carried_trace
+from app.routers.audited import will_submit
 from app.routers.dependencies import Services, ServicesDep
 from app.routers.headers import (
     IDEMPOTENCY_KEY,
@@ -69,6 +71,7 @@ SUBMISSION_PROBLEMS = problems(
     AlreadyQueued,
     NotUnique,
     IdempotencyInFlight,
+    QuotaExceeded,
     DatabaseUnavailable,
     TooBusy,
 )
@@ -254,7 +257,13 @@ def origin(principal: Principal, request: Request) -> Origin:
     Raises:
         InvalidIdempotencyKey: the key cannot be one.
     """
-    return Origin(principal.owner, carried_trace(request.headers), idempotency(request, principal))
+    return Origin(
+        principal.owner,
+        carried_trace(request.headers),
+        idempotency(request, principal),
+        actor=principal.actor,
+        route=will_submit(request),
+    )
 
 
 async def with_webhooks(source: Origin, services: Services, named: Set[str]) -> Origin:

@@ -1,22 +1,30 @@
-"""Who may call. On loopback everybody, elsewhere whoever has the secret; a secret that is sent is always checked."""
+"""Who may call. On loopback everybody, elsewhere whoever has a credential; one that is sent is always checked."""
 
 from __future__ import annotations
 
 import functools
-import hmac
+from collections.abc import AsyncIterator
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends
+import http_sf
+from fastapi import Depends, FastAPI, Request
 from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 
-from app.access.principal import LOCAL, SECRET, Principal, Scope
+from app.access.buckets import Standing
+from app.access.gate import CREDENTIALS, SECRET_HEADER
+from app.access.principal import LOCAL, Principal, Scope
 from app.config import Settings
-from app.errors import Forbidden, Unauthorized
+from app.errors import Forbidden, TooManyRequests, Unauthorized
+from app.routers.dependencies import Services, ServicesDep
 
-HEADER = "X-ROADMAP-AI-SECRET"
+PRINCIPAL = "runledger.principal"
+_STANDING = "runledger.standing"
+_IN_HEADER = "Shared secret"
+_BEARER = "Bearer"
 
 
 class Access(SecurityBase):
@@ -29,23 +37,43 @@ class Access(SecurityBase):
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.scheme_name = "Shared secret"
+        self.scheme_name = _IN_HEADER
         self.model = APIKey.model_validate(
             {
                 "in": APIKeyIn.header,
-                "name": HEADER,
-                "description": "The value of ROADMAP_AI_SECRET. Not needed on loopback while none is configured.",
+                "name": SECRET_HEADER,
+                "description": "The shared secret (ROADMAP_AI_SECRET), or an API key. "
+                "Not needed on loopback while no credential is configured.",
             }
         )
 
     async def __call__(self, request: HTTPConnection) -> Principal:
+        """Who calls: known already where the route has asked before it read the body.
+
+        Raises:
+            Unauthorized, TooManyRequests, Forbidden: as `admit`.
+        """
+        principal: Principal | None = request.scope.get(PRINCIPAL)
+        return await self.admit(request) if principal is None else self._allowed(principal)
+
+    async def admit(self, request: HTTPConnection) -> Principal:
         """Who calls, if that is somebody who may.
 
         Raises:
             Unauthorized: the credential is missing or wrong.
+            TooManyRequests: it has been used too often lately, or too many wrong ones came from its address.
             Forbidden: it does not allow this.
         """
-        principal = identify(request)
+        principal = request.scope[PRINCIPAL] = await identify(request)
+        standing = request.scope[_STANDING] = request.app.state.services.gate.spend(principal)
+        if standing is not None and not standing.is_served:
+            raise TooManyRequests(
+                detail="You ask more often than RATE_LIMIT allows; POST /runs/batch takes up to 1,000 runs.",
+                retry_after=standing.seconds,
+            )
+        return self._allowed(principal)
+
+    def _allowed(self, principal: Principal) -> Principal:
         if not principal.may(self.scope):
             raise Forbidden(detail=f"This needs the scope {self.scope}.")
         return principal
@@ -56,21 +84,61 @@ Writes = Annotated[Principal, Depends(Access(Scope.WRITE))]
 Administers = Annotated[Principal, Depends(Access(Scope.ADMIN))]
 
 
-def identify(request: HTTPConnection) -> Principal:
+async def identify(request: HTTPConnection) -> Principal:
     """Who calls.
 
     Raises:
-        Unauthorized: the credential is missing or wrong.
+        TwoCredentials, Unauthorized, TooManyRequests, IssuerUnavailable: as `Gate.identify`.
     """
-    settings: Settings = request.app.state.services.settings
-    sent = request.headers.get(HEADER)
-    if sent is not None:
-        if not _is_right(sent, settings.secret):
-            raise Unauthorized(detail="The secret in X-ROADMAP-AI-SECRET is not right.")
-        return SECRET
-    if not settings.allow_anonymous and not _is_our_own(request, settings):
-        raise Unauthorized(detail="Send the shared secret in X-ROADMAP-AI-SECRET.")
+    services: Services = request.app.state.services
+    sent = [header for header in request.scope["headers"] if header[0] in CREDENTIALS]
+    if sent:
+        return await services.gate.identify(sent, request.client.host if request.client else None)
+    if not services.settings.allow_anonymous and not _is_our_own(request, services.settings):
+        raise Unauthorized(
+            detail=f"Send the shared secret in {SECRET_HEADER}, or an API key or a JWT as Authorization: Bearer."
+        )
     return LOCAL
+
+
+async def _one_stream(services: ServicesDep, principal: Reads) -> AsyncIterator[None]:
+    with services.streams.one_more(principal):
+        yield
+
+
+ONE_STREAM = Depends(_one_stream)
+"""Among the `dependencies` of a route that streams: its caller has one more stream open until it ends."""
+
+
+def tell_standing(request: Request, response: Response) -> None:
+    """Set `RateLimit` and `RateLimit-Policy`, unless the caller is not limited."""
+    standing: Standing | None = request.scope.get(_STANDING)
+    if standing is not None:
+        rate = request.app.state.services.gate.rate
+        response.headers["RateLimit-Policy"] = _policy(rate.amount, rate.seconds)
+        response.headers["RateLimit"] = http_sf.ser([("default", {"r": standing.left, "t": standing.seconds})])
+
+
+def document_credentials(app: FastAPI) -> None:
+    """Say in OpenAPI that whatever takes the secret in its header takes a key or a token as Bearer, too."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = make()
+        schemes = document["components"].setdefault("securitySchemes", {})
+        if _BEARER not in schemes:
+            schemes[_BEARER] = {"type": "http", "scheme": "bearer", "description": "An API key, or a JWT."}
+            for operation in (each for path in document["paths"].values() for each in path.values()):
+                if {_IN_HEADER: []} in operation.get("security", []):
+                    operation["security"].append({_BEARER: []})
+        return document
+
+    app.openapi = openapi  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@functools.lru_cache
+def _policy(amount: int, seconds: int) -> str:
+    return http_sf.ser([("default", {"q": amount, "w": seconds})])
 
 
 def _is_our_own(request: HTTPConnection, settings: Settings) -> bool:
@@ -97,8 +165,3 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_right(sent: str, expected: str | None) -> bool:
-    # Bytes, as they came over the wire: comparing text that is not ASCII would raise.
-    return expected is not None and hmac.compare_digest(sent.encode("latin-1"), expected.encode())

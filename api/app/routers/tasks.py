@@ -10,13 +10,13 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from fastapi_rfc9457.server import problems
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from app.errors import Forbidden, InvalidEventId, RunNotFound, Unauthorized
+from app.errors import Forbidden, InvalidEventId, QuotaExceeded, RunNotFound, Unauthorized
 from app.routers.dependencies import Services, ServicesDep
 from app.routers.doors import params_at, say_more, vocabulary
 from app.routers.events import begin
 from app.routers.headers import IDEMPOTENCY_KEY, PREFER
 from app.routers.runs import SUBMISSION_PROBLEMS, accept
-from app.routers.security import Reads, Writes
+from app.routers.security import ONE_STREAM, Reads, Writes
 from app.routers.streams import BEGINNING, EventStream
 from app.routers.strict import StrictRoute
 from app.runs import service
@@ -104,8 +104,9 @@ async def get_task(task_id: TaskId, services: ServicesDep, principal: Reads, res
     "/{task_id}/stream",
     operation_id="streamTask",
     response_class=EventStream,
+    dependencies=[ONE_STREAM],
     responses={204: {"description": "The task has ended, and the client has seen its last message."}}
-    | problems(Unauthorized, Forbidden, RunNotFound, InvalidEventId),
+    | problems(Unauthorized, Forbidden, RunNotFound, InvalidEventId, QuotaExceeded),
 )
 async def stream_task(
     task_id: TaskId,

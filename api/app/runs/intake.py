@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from app.errors import IdempotencyInFlight, TooBusy
 from app.outbound.postgres.database import autocommit
 from app.runs import keys, queries
 from app.runs.queries import NewRun
+from app.runs.quota import Quota
 from app.runs.schemas import Unique
 from app.runs.stored import Stored, replayed
 from app.runs.unique import store_unique
@@ -37,12 +39,17 @@ class Intake:
 
     Args:
         timeout: seconds after which a statement is given up.
+        max_queued: how many runs of one owner may wait; not given: any number.
     """
 
-    def __init__(self, engine: AsyncEngine, *, timeout: float) -> None:
+    def __init__(self, engine: AsyncEngine, *, timeout: float, max_queued: int | None = None) -> None:
         self._connector = SQLAlchemyAsyncConnector(engine, timeout=timeout).with_own_pool()
         self._idle = [Link(self._connector.engine, timeout=timeout) for _ in range(STATEMENTS_AT_ONCE)]
-        self._links = tuple(self._idle)
+        # No submission waits for a count.
+        counting = Link(self._connector.engine, timeout=timeout)
+        self._links = (*self._idle, counting)
+        count = functools.partial(queries.count_waiting_runs, counting)
+        self._quota = None if max_queued is None else Quota(count, max_queued)
         self._waiting: deque[tuple[NewRun, asyncio.Future[Stored]]] = deque()
         self._storing: set[asyncio.Task[None]] = set()
         self._alone = asyncio.Semaphore(UNIQUE_AT_ONCE)
@@ -56,8 +63,12 @@ class Intake:
             NotUnique: a run of the unique key is in the way.
             UniqueViolation: a run with the same queueing lock is waiting.
             ConnectorException: the database did not answer; the run may or may not have been stored.
-            TooBusy: too many wait already.
+            TooBusy: too many wait for a statement already.
+            QuotaExceeded: too many of this owner wait for a worker already.
         """
+        owner = run.get("owner")
+        if self._quota is not None and owner is not None:
+            await self._quota.admit(owner)
         if unique is None:
             return await self._put(run)
         async with self._alone:
@@ -70,6 +81,8 @@ class Intake:
 
     async def aclose(self) -> None:
         """Let the connections go."""
+        if self._quota is not None:
+            await self._quota.close()
         for link in self._links:
             link.close()
         await self._connector.close_async()

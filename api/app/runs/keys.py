@@ -17,14 +17,14 @@ Key = tuple[str, str]
 
 
 async def list_originals(connection: AsyncConnection, keys: list[Key]) -> dict[Key, RunRow]:
-    """The runs that were submitted under these keys, each with the fingerprint of what was sent."""
+    """The runs that were submitted under these keys, each with the fingerprint of what was `sent`."""
     statement = (
         select(
             ActionRun.__table__,
             func.now().label("read_at"),
             IdempotencyKey.principal,
             IdempotencyKey.key,
-            IdempotencyKey.fingerprint,
+            IdempotencyKey.fingerprint.label("sent"),
         )
         .join(IdempotencyKey, IdempotencyKey.job_id == ActionRun.job_id)
         .where(tuple_(IdempotencyKey.principal, IdempotencyKey.key).in_(keys))

@@ -26,13 +26,14 @@ StoredRun = dict[str, Any]
 _ASKED = """
     SELECT nextval('procrastinate_jobs_id_seq') AS job_id, run.position, run.action, run.params, run.queue,
            run.priority, run.lock, run.queueing_lock, run.start_deadline, run.tags, run.max_attempts, run.parent_id,
-           run.replay_of, run.trace_context, run.owner, run.webhook, run.principal, run.idempotency_key,
-           run.fingerprint, coalesce(run.schedule_at, now() + run.delay * interval '1 second') AS schedule_at
+           run.replay_of, run.trace_context, run.owner, run.webhook, run.actor, run.route, run.principal,
+           run.idempotency_key, run.fingerprint,
+           coalesce(run.schedule_at, now() + run.delay * interval '1 second') AS schedule_at
       FROM jsonb_to_recordset(%(runs)s::text::jsonb) AS run(
            position integer, action text, params jsonb, queue text, priority integer, lock text, queueing_lock text,
            schedule_at timestamptz, delay float8, start_deadline timestamptz, tags text[], max_attempts integer,
            parent_id text, replay_of text, trace_context jsonb, owner text, webhook text,
-           principal text, idempotency_key text, fingerprint text)
+           actor text, route text, principal text, idempotency_key text, fingerprint text)
 """
 _INSERTED = """
 job AS (
@@ -49,6 +50,11 @@ job AS (
 ), told AS (
     INSERT INTO run_events (run_id, seq, type, data)
     SELECT id, last_seq, 'state', jsonb_build_object('state', state) FROM run
+), audit AS (
+    INSERT INTO audit_log (actor, route, object_id, outcome)
+    SELECT asked.actor, asked.route, run.id, 202
+      FROM asked JOIN run ON run.job_id = asked.job_id
+     WHERE asked.actor IS NOT NULL
 )
 """
 _INSERT_RUNS = f"""
@@ -102,8 +108,8 @@ async def insert_runs(database: Database, runs: Sequence[NewRun]) -> list[Stored
 
     Args:
         runs: action, params, queue, priority and max_attempts; optional: lock, queueing_lock, schedule_at or delay
-            (seconds), start_deadline, tags, parent_id, replay_of, trace_context, owner, webhook; and principal,
-            idempotency_key and fingerprint, all three or none.
+            (seconds), start_deadline, tags, parent_id, replay_of, trace_context, owner, webhook; for the audit log
+            actor and route; and principal, idempotency_key and fingerprint, all three or none.
 
     Returns:
         The runs, in the order given; `None` for one whose idempotency key is taken.
@@ -114,6 +120,20 @@ async def insert_runs(database: Database, runs: Sequence[NewRun]) -> list[Stored
     rows = await database.execute_query_all_async(_INSERT_MARKED_RUNS, runs=json.dumps(placed, default=str))
     stored = {row["position"]: row for row in rows}
     return [stored.get(position) for position in range(len(runs))]
+
+
+async def count_waiting_runs(database: Database) -> dict[str, int]:
+    """How many runs of each owner wait, for their time or for a worker."""
+    rows = await database.execute_query_all_async(
+        """
+        SELECT run.owner, count(*) AS waiting
+          FROM procrastinate_jobs AS job
+          JOIN action_runs AS run ON run.job_id = job.id
+         WHERE job.status = 'todo' AND run.owner IS NOT NULL
+         GROUP BY run.owner
+        """
+    )
+    return {row["owner"]: row["waiting"] for row in rows}
 
 
 async def get_run(connection: AsyncConnection, run_id: str, *, owner: str | None = None) -> RunRow | None:

@@ -48,6 +48,8 @@ _ALREADY_QUEUED = "A run with this queueing lock is already waiting."
 class Origin:
     """Where a request comes from: who will see its runs, the trace that it is part of, and the key it may come with.
 
+    `actor` and `route` are for the audit log; without an actor it says nothing.
+
     `webhooks` are the endpoints that its runs may name.
     """
 
@@ -56,6 +58,8 @@ class Origin:
     key: Idempotency | None = None
     replay_of: str | None = None
     """The run that it repeats."""
+    actor: str | None = None
+    route: str | None = None
     webhooks: frozenset[str] = frozenset()
 
 
@@ -98,6 +102,7 @@ async def accept(intake: Intake, action: Action, request: RunCreate, origin: Ori
         IdempotencyKeyReused: the key was sent with something else.
         IdempotencyInFlight: the first request with the key is being stored.
         TooBusy: too much is being submitted at this moment.
+        QuotaExceeded: too many runs of this owner wait.
     """
     try:
         stored = await intake.store(_prepared(action, request, origin), request.unique)
@@ -306,6 +311,8 @@ def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
         "owner": origin.owner,
         "webhook": request.webhook,
         "replay_of": origin.replay_of,
+        "actor": origin.actor,
+        "route": origin.route,
     }
     return run if origin.key is None else run | origin.key.stamp(request)
 

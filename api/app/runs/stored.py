@@ -39,6 +39,6 @@ def replayed(run: NewRun, original: RunRow | None) -> Stored:
     """
     if original is None:
         raise IdempotencyInFlight(detail="The first request with this Idempotency-Key is being stored.")
-    if original.fingerprint != run["fingerprint"]:
+    if original.sent != run["fingerprint"]:
         raise IdempotencyKeyReused(detail="This Idempotency-Key was sent with another request.")
     return Stored(dict(original._mapping), Found.REPLAYED)
