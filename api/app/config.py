@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     allow_anonymous: bool = False
     """Serve without credentials on a bind that is not loopback."""
+    allowed_hosts: str = ""
+    """Names that a request's `Host` may have, comma-separated and without ports; empty: any."""
     roadmap_ai_secret: SecretStr | None = None
     runledger_url: str | None = None
     """Where the command line finds the API; not set: at `host` and `port`."""
@@ -130,6 +132,11 @@ class Settings(BaseSettings):
     def webhook_keys(self) -> list[str]:
         """The keys that secrets of webhooks are encrypted with, the newest first; none: they are not."""
         return self.webhook_key.get_secret_value().split(",") if self.webhook_key else []
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """`allowed_hosts` parsed, in small letters; empty: any."""
+        return frozenset(name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip())
 
     @property
     def url(self) -> URL | None:

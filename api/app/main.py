@@ -21,6 +21,7 @@ from app.observability.logging import configure_logging
 from app.outbound.postgres.database import make_engine
 from app.routers import actions, dead_letters, health, queues, runs, schedules, webhooks, why, workers
 from app.routers.dependencies import Services
+from app.routers.hosts import AllowedHosts
 from app.routers.problems import install_problem_handlers
 from app.runs.actions import Actions
 from app.runs.events import Bell
@@ -75,6 +76,7 @@ def create_app(
         lifespan=lifespan,
         redoc_url=None,
         webhooks=webhooks.events,
+        redirect_slashes=False,
     )
     # Routes are tried in this order: first what is asked for most.
     app.include_router(runs.router)
@@ -82,6 +84,7 @@ def create_app(
     for control in (why, queues, workers, schedules, dead_letters):
         app.include_router(control.router)
     install_problem_handlers(app)
+    app.add_middleware(AllowedHosts, names=settings.hosts)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     app.include_router(actions.router)
     app.include_router(webhooks.router)
