@@ -34,7 +34,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from fastapi_rfc9457 import Problem
-from pydantic import BaseModel, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 
 class Refused(Problem, abstract=True):
@@ -226,6 +226,10 @@ class DeadLetterNotFound(Refused):
 
 class Fault(BaseModel):
     """One thing that is wrong with the input."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"pointer": "/params/message", "detail": "Field required", "type": "missing"}]}
+    )
 
     pointer: str
     """JSON pointer (RFC 6901) into the request body, or the name of the parameter."""

@@ -19,7 +19,7 @@ from app.config import Settings, get_settings
 from app.engine.app import App
 from app.observability.logging import configure_logging
 from app.outbound.postgres.database import make_engine
-from app.routers import actions, dead_letters, health, queues, runs, schedules, webhooks, why, workers
+from app.routers import actions, contract, dead_letters, health, queues, runs, schedules, webhooks, why, workers
 from app.routers.dependencies import Services
 from app.routers.hosts import AllowedHosts
 from app.routers.problems import install_problem_handlers
@@ -73,10 +73,12 @@ def create_app(
         title="Runledger",
         version=__version__,
         description=DESCRIPTION,
+        license_info={"name": "MIT", "identifier": "MIT"},
         lifespan=lifespan,
         redoc_url=None,
         webhooks=webhooks.events,
         redirect_slashes=False,
+        generate_unique_id_function=contract.operation_id,
     )
     # Routes are tried in this order: first what is asked for most.
     app.include_router(runs.router)
@@ -88,6 +90,7 @@ def create_app(
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     app.include_router(actions.router)
     app.include_router(webhooks.router)
+    contract.publish(app)
     return app
 
 

@@ -326,3 +326,11 @@ def parse(stream: str) -> list[dict[str, Any]]:
         if "data" in fields:
             events.append({**fields, "data": json.loads(fields["data"])})
     return events
+
+
+async def test_a_method_that_a_path_does_not_have_is_405_and_those_it_has_are_named(api: httpx2.AsyncClient) -> None:
+    answer = await api.put("/runs")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (await api.delete("/runs/run_20200101T000000Z_00000000")).headers["allow"] == "GET"
+    assert (await api.delete("/runs/batch")).headers["allow"] == "POST"

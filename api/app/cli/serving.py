@@ -20,19 +20,29 @@ def api(
         str | None, typer.Option(help="Instead of HOST; in a container HOST says where it is published.")
     ] = None,
 ) -> None:
-    """Serve the API on HOST and PORT. The one place that says how."""
-    import uvicorn
-
+    """Serve the API on HOST and PORT."""
     from app.config import get_settings
-    from app.routers.transport import StrictHttpProtocol
 
     settings = get_settings()
     host = bind or settings.host
+    serve("app.main:create_app", host, require_free(host, settings.port if port is None else port))
+
+
+def serve(factory: str, host: str, port: int) -> None:
+    """Serve an app until told to stop: the one place that says how.
+
+    Args:
+        factory: where the function is that makes it, such as `app.main:create_app`.
+    """
+    import uvicorn
+
+    from app.routers.transport import StrictHttpProtocol
+
     uvicorn.run(
-        "app.main:create_app",
+        factory,
         factory=True,
         host=host,
-        port=require_free(host, settings.port if port is None else port),
+        port=port,
         loop="uvloop",
         http=StrictHttpProtocol,
         ws="none",

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from fastapi_rfc9457 import Problem
 from fastapi_rfc9457.handlers import Handler, make_handlers
 from fastapi_rfc9457.models import PROBLEM_MEDIA_TYPE
@@ -18,8 +19,10 @@ from opentelemetry import trace
 from procrastinate.exceptions import ConnectorException
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.engine.connector import is_refused_value
@@ -67,12 +70,35 @@ def install_problem_handlers(app: FastAPI) -> None:
     async def on_gone(_request: Request, _error: Exception) -> Response:
         return Response(status_code=400)  # nobody is there to read it
 
+    respond = make_handlers(strip_debug=True, instance_from_request=True)[StarletteHTTPException]
+
+    async def on_http_error(request: Request, error: Exception) -> Response:
+        response = await respond(request, error)
+        if response.status_code == 405:
+            # Starlette names the methods of the first route of that path only.
+            response.headers["Allow"] = ", ".join(sorted(_methods(request)))
+        return response
+
+    app.add_exception_handler(StarletteHTTPException, on_http_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(NothingMore, on_nothing_more)
     app.add_exception_handler(ClientDisconnect, on_gone)
     app.add_middleware(Mistakes)
     for kind in _DATABASE_ERRORS:
         app.add_exception_handler(kind, _on_database_error(render))
+
+
+def _methods(request: Request) -> set[str]:
+    path = request.scope["path"]
+    matching = [
+        route
+        for route in iter_route_contexts(request.app.routes)
+        if route.path_format and compile_path(route.path_format)[0].match(path)
+    ]
+    # `/runs/batch` is no run.
+    named = {route.path_format for route in matching if route.path_format == path}
+    own = named or {route.path_format for route in matching[:1]}
+    return {method for route in matching if route.path_format in own for method in route.methods or ()}
 
 
 class Mistakes:

@@ -29,7 +29,7 @@ class Access(SecurityBase):
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.scheme_name = "Shared secret"
+        self.scheme_name = "SharedSecret"
         self.model = APIKey.model_validate(
             {
                 "in": APIKeyIn.header,

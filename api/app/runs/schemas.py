@@ -33,6 +33,37 @@ def _in_utc(time: datetime) -> datetime:
 ScheduleTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 
+RUN: dict[str, Any] = {
+    "id": "run_20260105T093000Z_ab12cd34",
+    "action": "echo",
+    "state": "succeeded",
+    "params": {"message": "hello"},
+    "result": {"message": "hello"},
+    "error": None,
+    "progress": None,
+    "attempt": 1,
+    "max_attempts": 5,
+    "queue": "default",
+    "priority": 0,
+    "lock": None,
+    "tags": [],
+    "schedule_at": None,
+    "start_deadline": None,
+    "created_at": "2026-01-05T09:30:00Z",
+    "started_at": "2026-01-05T09:30:00.012Z",
+    "finished_at": "2026-01-05T09:30:00.031Z",
+    "worker": 1,
+    "parent_id": None,
+    "replay_of": None,
+    "trace_id": None,
+    "links": {
+        name: f"/runs/run_20260105T093000Z_ab12cd34{rest}"
+        for name, rest in {"self": "", "events": "/events", "cancel": "/cancel", "retry": "/retry"}.items()
+    },
+}
+"""What OpenAPI shows of a run."""
+
+
 class RunCreate(BaseModel):
     """A request to perform an action."""
 
@@ -73,6 +104,8 @@ class RunBatch(BaseModel):
 class BatchItem(BaseModel):
     """What became of one request: the id of its run, or a problem object."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": RUN["id"]}]})
+
     id: str | None = None
     error: dict[str, Any] | None = None
 
@@ -104,11 +137,13 @@ class Links(BaseModel):
 class RunRead(BaseModel):
     """A run: the durable record of one request to perform an action."""
 
-    id: str = Field(examples=["run_20251222T101500Z_ab12cd34"])
+    model_config = ConfigDict(json_schema_extra={"examples": [RUN]})
+
+    id: str
     action: str
     state: RunState
     params: dict[str, Any]
-    result: Any | None = Field(description="What the action returned; null until it succeeded.")
+    result: Any = Field(description="What the action returned; null until it succeeded.")
     error: dict[str, Any] | None = Field(description="A problem object about the last attempt that failed.")
     progress: Progress | None
     attempt: int = Field(description="The number of the current or last try; 0 before the first.")
