@@ -16,7 +16,14 @@ from hypothesis import HealthCheck
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule, run_state_machine_as_test,
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
 )  # fmt: skip
 from tests.faults.invariants import AGREES, FINAL
 from tests.support.workshop import Workshop, open_workshop

@@ -80,5 +80,5 @@ async def api_process(settings: Settings, log: Path, **more: str) -> AsyncIterat
                     return (await client.get(f"{url}/livez")).status_code == 200
                 return False
 
-            await eventually(answers)
+            await eventually(answers, within=60)
         yield url, process
