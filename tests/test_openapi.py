@@ -33,7 +33,7 @@ EVERY_OPERATION = pytest.mark.parametrize("operation", OPERATIONS)
 # What callers and actions fill in as they like; everything else has a shape that can be said.
 OPEN = {"params", "payload", "input", "result", "output", "error", "data", "input_schema", "output_schema"}
 # They answer 202 about something that the caller knows already, or about many.
-NOT_A_NEW_THING = {"cancelRun", "retryRun", "submitRuns"}
+NOT_A_NEW_THING = {"cancelRun", "retryRun", "submitRuns", "redeliver"}
 
 
 def test_the_committed_document_is_the_code_s() -> None:

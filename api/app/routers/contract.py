@@ -17,6 +17,11 @@ SERVERS = [{"url": "/", "description": "Where this document was read."}]
 TAGS = {
     "runs": "Submit actions, and watch, cancel and retry their runs.",
     "actions": "What can be submitted, and the roadmap document's door: submit, then poll.",
+    "queues": "What waits and runs, by queue; pause and resume.",
+    "workers": "Who performs runs, and since when it was heard of.",
+    "schedules": "Runs at fixed times: from the code, and made through the API.",
+    "dead letters": "Runs that failed, by what they failed of; retry or discard a group.",
+    "webhooks": "Where it is told that runs have ended: endpoints, deliveries, secrets.",
     "health": "For probes and people.",
 }
 _LOCATION = {"Location": "Where the run is."}
@@ -26,6 +31,9 @@ HEADERS: dict[tuple[str, str], dict[str, str]] = {
     ("submitRun", "202"): _LOCATION | _RETRY_AFTER,
     ("runAction", "202"): _LOCATION | _RETRY_AFTER,
     ("retryRun", "202"): _RETRY_AFTER,
+    ("runSchedule", "202"): _LOCATION | _RETRY_AFTER,
+    ("createSchedule", "201"): {"Location": "Where the schedule is."},
+    ("createWebhook", "201"): {"Location": "Where the webhook is."},
     ("getRun", "200"): _RETRY_AFTER,
     ("getActionRun", "200"): _RETRY_AFTER,
 }
@@ -100,7 +108,9 @@ def _state_what_is_always_there(schema: Json) -> None:
 
 def _show_requests(media: Json, schemas: Json) -> None:
     if "example" not in media and "examples" not in media:
-        given = resolved(media["schema"], schemas).get("examples", [])
+        # A body that may be left out is one of two kinds.
+        kinds = media["schema"].get("anyOf", [media["schema"]])
+        given = [value for kind in kinds for value in resolved(kind, schemas).get("examples", [])]
         media["examples"] = {f"example-{number}": {"value": value} for number, value in enumerate(given, start=1)}
 
 

@@ -12,9 +12,10 @@ from app.control.schemas import DeadLetterList, DeadLetterOutcome
 from app.errors import DeadLetterNotFound, Forbidden, InvalidInput, Unauthorized
 from app.routers.dependencies import ServicesDep
 from app.routers.security import Administers
+from app.routers.strict import StrictRoute
 from app.runs.schemas import NO_NUL
 
-router = APIRouter(prefix="/dead-letters", tags=["dead letters"])
+router = APIRouter(prefix="/dead-letters", tags=["dead letters"], route_class=StrictRoute)
 
 Fingerprint = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="As `GET /dead-letters` tells it.")]
 

@@ -12,8 +12,9 @@ from app.control.schemas import Why
 from app.errors import Forbidden, RunNotFound, Unauthorized
 from app.routers.dependencies import ServicesDep
 from app.routers.security import Reads
+from app.routers.strict import StrictRoute
 
-router = APIRouter(prefix="/runs", tags=["runs"])
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
 
 
 @router.get("/{run_id}/why", operation_id="explainRun", responses=problems(Unauthorized, Forbidden, RunNotFound))

@@ -10,8 +10,9 @@ from app.control.schemas import WorkerList
 from app.errors import Forbidden, Unauthorized
 from app.routers.dependencies import ServicesDep
 from app.routers.security import Administers
+from app.routers.strict import StrictRoute
 
-router = APIRouter(prefix="/workers", tags=["workers"])
+router = APIRouter(prefix="/workers", tags=["workers"], route_class=StrictRoute)
 
 
 @router.get("", operation_id="listWorkers", responses=problems(Unauthorized, Forbidden))
