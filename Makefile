@@ -6,10 +6,11 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check
 WORKERS ?= auto
 SECONDS ?= 300
+FUZZ_SECONDS := $(if $(filter command\ line environment,$(origin SECONDS)),$(SECONDS),60)
 RUNS ?= 5000
 SEED ?=
 
-.PHONY: help demo up test test-poll chaos bench check format lint types imports requirements openapi clean
+.PHONY: help demo up test test-poll chaos fuzz bench check format lint types imports requirements openapi lint-openapi clean
 
 help: ## Show this list
 	@echo "Runledger: submit an action over HTTP, watch its run to the end. One PostgreSQL holds everything."
@@ -48,8 +49,14 @@ format: .venv/.dev ## Format the code and mend what can be mended
 bench: .venv/.bench ## Measure API and worker beside their peers (a quarter of an hour); ARGS="--only drain --rounds 1"
 	@$(PY) bench/run.py $(ARGS)
 
-openapi: .venv/.local ## Write docs/reference/openapi.json from the code
-	@$(PY) -m app.openapi > docs/reference/openapi.json
+openapi: .venv/.local ## Write docs/reference/openapi.json from the code, and add what is new to promises.txt
+	@$(PY) -m app.openapi > docs/reference/openapi.json && $(PY) -m app.openapi docs/reference/promises.txt
+
+lint-openapi: ## Lint docs/reference/openapi.json with Redocly's strictest rules (needs npx)
+	@REDOCLY_TELEMETRY=off npx --yes @redocly/cli@2.77.0 lint --extends=recommended-strict docs/reference/openapi.json
+
+fuzz: .venv/.dev ## Made-up requests against the API, by its OpenAPI document (SECONDS=60, SEED=…)
+	@PYTHONPATH=.:api SECONDS=$(FUZZ_SECONDS) SEED=$(SEED) $(PY) -m tests.fuzz
 
 requirements: .venv/.local ## Pin the newest versions that pyproject.toml allows, with hashes
 	@for group in "" local dev bench; do \

@@ -1,70 +1,252 @@
-"""The contract is committed, and changes only on purpose."""
+"""The contract is committed, holds every operation to the same rules, and grows: what was promised stays promised."""
 
 from __future__ import annotations
 
-import inspect
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import httpx2
+import jsonschema_rs
+import pytest
+from fastapi.routing import APIRoute, iter_route_contexts
+from tests.support.eventually import eventually
+from tests.support.processes import api_process, worker_process
 from tests.support.workshop import Workshop
 
-from app import tasks
 from app.config import ROOT
+from app.main import create_app
 from app.openapi import document
+from app.routers.contract import operations, resolved
+from app.routers.promises import broken, promises
+from app.routers.strict import StrictRoute
 
 COMMITTED = ROOT / "docs/reference/openapi.json"
-
-
-def operations() -> list[tuple[str, str, dict[str, Any]]]:
-    paths = json.loads(document())["paths"]
-    return [(path, method, operation) for path, methods in paths.items() for method, operation in methods.items()]
+PROMISES = ROOT / "docs/reference/promises.txt"
+CONTRACT: dict[str, Any] = json.loads(document())
+SCHEMAS: dict[str, Any] = CONTRACT["components"]["schemas"]
+OPERATIONS = [
+    pytest.param(operation, id=f"{method.upper()} {path}") for path, method, operation in operations(CONTRACT)
+]
+EVERY_OPERATION = pytest.mark.parametrize("operation", OPERATIONS)
+# What callers and actions fill in as they like; everything else has a shape that can be said.
+OPEN = {"params", "payload", "input", "result", "output", "error", "data", "input_schema", "output_schema"}
+# They answer 202 about something that the caller knows already, or about many.
+NOT_A_NEW_THING = {"cancelRun", "retryRun", "submitRuns", "redeliver"}
 
 
 def test_the_committed_document_is_the_code_s() -> None:
     assert COMMITTED.read_text() == document(), "Run `make openapi`, and say in CHANGELOG.md what changed."
 
 
-def test_every_operation_has_a_name_and_a_description() -> None:
-    names = [operation["operationId"] for _, _, operation in operations()]
-    assert len(names) == len(set(names))
-    assert [path for path, _, operation in operations() if not operation.get("description")] == []
+def test_what_was_promised_is_kept() -> None:
+    before, after = set(PROMISES.read_text().splitlines()), promises(CONTRACT)
+    assert broken(before, after) == [], (
+        "Clients rely on these. Keep them; or, before the first release only, take the lines away from "
+        "docs/reference/promises.txt by hand and say so in CHANGELOG.md."
+    )
+    assert sorted(after - before) == [], "Run `make openapi`: these are new promises."
 
 
-def test_every_error_is_documented_as_a_problem() -> None:
-    for path, method, operation in operations():
-        for status, response in operation["responses"].items():
-            if status >= "400":
-                assert "application/problem+json" in response["content"], (path, method, status)
+def test_operations_have_names_of_their_own() -> None:
+    names = [operation["operationId"] for _, _, operation in operations(CONTRACT)]
+    assert sorted(name for name in names if names.count(name) > 1) == [], "Give these functions other names."
 
 
-async def test_every_example_works_as_it_is(workshop: Workshop, api: httpx2.AsyncClient) -> None:
-    for name, action in tasks.action.items():
-        workshop.action(name)(inspect.unwrap(action.task.func))
+@EVERY_OPERATION
+def test_an_operation_is_described(operation: dict[str, Any]) -> None:
+    name = operation["operationId"]
+    assert re.fullmatch(r"[a-z][A-Za-z0-9]+", name), f"{name}: say operation_id='verbNoun'."
+    assert operation.get("description"), f"{name}: give its function a docstring."
+    assert operation.get("tags"), f"{name}: give its router tags=['…']."
+    described = {tag["name"] for tag in CONTRACT["tags"] if tag["description"]}
+    missing = set(operation["tags"]) - described
+    assert not missing, f"{name}: add {missing} to TAGS in app/routers/contract.py."
 
-    for path, method, operation in operations():
-        if "requestBody" in operation and "{" not in path:
-            sent = examples(operation)
-            assert sent, (method, path)
-            for example in sent:
-                answer = await api.request(method, path, json=example)
-                assert answer.is_success, (method, path, example, answer.text)
+
+@EVERY_OPERATION
+def test_every_error_is_a_problem_that_is_explained(operation: dict[str, Any]) -> None:
+    for status, response in operation["responses"].items():
+        if status >= "400":
+            where = f"{operation['operationId']} {status}"
+            assert list(response.get("content", {})) == ["application/problem+json"], (
+                f"{where}: document it with responses=problems(…), of a class in app/errors.py."
+            )
+            assert response["description"], f"{where}: give the problem's class a docstring."
+
+
+@EVERY_OPERATION
+def test_what_any_request_may_be_answered_is_documented(operation: dict[str, Any]) -> None:
+    expected = {"400", "408", "414", "422", "431", "500"} | ({"413", "415"} if "requestBody" in operation else set())
+    missing = expected - set(operation["responses"])
+    assert not missing, f"{operation['operationId']}: give its router route_class=StrictRoute, which adds {missing}."
+
+
+@EVERY_OPERATION
+def test_every_body_has_an_example_that_fits(operation: dict[str, Any]) -> None:
+    bodies = [("request", operation.get("requestBody", {}), "json_schema_extra={'examples': […]}")]
+    bodies += [(status, response, "json_schema_extra") for status, response in operation["responses"].items()]
+    for place, body, remedy in bodies:
+        for media_type, media in body.get("content", {}).items():
+            where = f"{operation['operationId']} {place}"
+            if media_type == "text/event-stream":
+                assert media.get("itemSchema"), f"{where}: yield ServerSentEvent, so that items have a schema."
+            elif "json" in media_type:
+                examples = media.get("examples", {})
+                assert examples, f"{where}: give its model an example: model_config = ConfigDict({remedy})."
+                for shown in examples.values():
+                    check(shown["value"], media["schema"], where)
+
+
+@EVERY_OPERATION
+def test_headers_that_clients_need_are_documented(operation: dict[str, Any]) -> None:
+    name = operation["operationId"]
+    for status, response in operation["responses"].items():
+        headers = set(response.get("headers", {}))
+        if status in ("201", "202") and name not in NOT_A_NEW_THING:
+            assert "Location" in headers, f"{name} {status}: add it to HEADERS in app/routers/contract.py."
+        if status == "401":
+            assert "WWW-Authenticate" in headers, f"{name} 401: document it with problems(Unauthorized)."
+        if status in ("429", "503"):
+            assert "Retry-After" in headers, f"{name} {status}: let the problem's class be a NotNow."
+
+
+@EVERY_OPERATION
+def test_answers_say_what_is_in_them(operation: dict[str, Any]) -> None:
+    for status, response in operation["responses"].items():
+        for media_type, media in response.get("content", {}).items():
+            if "schema" in media and media_type == "application/json":
+                opened = sorted(set(open_fields(media["schema"])) - OPEN)
+                assert not opened, f"{operation['operationId']} {status}: give {opened} a model instead of a dict."
+
+
+@EVERY_OPERATION
+def test_credentials_are_documented(operation: dict[str, Any]) -> None:
+    schemes = CONTRACT["components"]["securitySchemes"]
+    for requirement in operation["security"]:
+        assert set(requirement) <= set(schemes)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in schemes), "A scheme's name is an identifier."
+    is_public = "health" in operation["tags"]
+    name = operation["operationId"]
+    assert bool(operation["security"]) != is_public, f"{name}: ask for Reads, Writes or Administers."
+    assert ("401" in operation["responses"]) != is_public, f"{name}: add problems(Unauthorized, Forbidden)."
+
+
+def test_every_route_is_strict() -> None:
+    routes = [context.original_route for context in iter_route_contexts(create_app().routes) if is_ours(context)]
+    lax = [route.path for route in routes if not isinstance(route, StrictRoute)]
+    assert lax == [], "Give the router of these route_class=StrictRoute."
+
+
+def is_ours(context: Any) -> bool:
+    return isinstance(context.original_route, APIRoute) and bool(context.include_in_schema)
+
+
+async def test_every_example_works_as_it_is(workshop: Workshop, tmp_path: Path) -> None:
+    """With the real actions, over a socket: what people copy from the documentation is what is sent."""
+    with worker_process(workshop.settings, tmp_path / "worker.log"):
+        async with (
+            api_process(workshop.settings, tmp_path / "api.log", ALLOW_ANONYMOUS="true") as (url, _),
+            httpx2.AsyncClient(base_url=url, timeout=30) as client,
+        ):
+            known = await known_things(client)
+            for path, method, operation in operations(CONTRACT):
+                for example in examples(operation):
+                    answer = await client.request(method, path.format_map(known), json=example)
+                    assert answer.is_success, (operation["operationId"], example, answer.text)
+                    undocumented = set(answer.headers) - documented_headers(operation, answer.status_code)
+                    assert not undocumented, f"{operation['operationId']}: add {undocumented} to HEADERS."
 
 
 def examples(operation: dict[str, Any]) -> list[Any]:
-    """The bodies that a person can try: those of the operation, or of its schema."""
-    body = operation["requestBody"]["content"]["application/json"]
-    if "examples" in body:
-        return [example["value"] for example in body["examples"].values()]
-    name = body["schema"]["$ref"].rpartition("/")[2]
-    return json.loads(document())["components"]["schemas"][name]["examples"]
+    media = operation.get("requestBody", {}).get("content", {}).values()
+    return [shown["value"] for each in media for shown in each["examples"].values()]
 
 
-def test_every_operation_but_health_says_how_to_authenticate_and_what_is_said_otherwise() -> None:
-    for path, _, operation in operations():
-        if path in ("/livez", "/readyz", "/health"):
-            assert "security" not in operation
-        else:
-            assert operation["security"] == [{"Shared secret": []}, {"Bearer": []}], path
-            assert {"400", "401", "403", "429", "503"} <= set(operation["responses"]), path
-    assert set(json.loads(document())["components"]["securitySchemes"]) == {"Shared secret", "Bearer"}
+async def known_things(client: httpx2.AsyncClient) -> Known:
+    """A run that has ended, for paths that name one."""
+    run = (await client.post("/runs", json={"action": "echo", "params": {"message": "hello"}})).json()
+
+    async def ended() -> bool:
+        return (await client.get(f"/runs/{run['id']}")).json()["state"] == "succeeded"
+
+    await eventually(ended, within=60)
+    return Known(run_id=run["id"], name="echo")
+
+
+class Known(dict[str, str]):
+    """What a path's parameters may stand for."""
+
+    def __missing__(self, key: str) -> str:
+        raise AssertionError(f"Say in known_things (tests/test_openapi.py) what a path's {{{key}}} may be.")
+
+
+USUAL = {"content-type", "content-length", "date", "connection"}
+
+
+def documented_headers(operation: dict[str, Any], status: int) -> set[str]:
+    response = operation["responses"].get(str(status), {})
+    return USUAL | {name.lower() for name in response.get("headers", {})}
+
+
+def check(value: Any, schema: dict[str, Any], where: str) -> None:
+    whole = {**schema, "components": CONTRACT["components"]}
+    errors = [error.message for error in jsonschema_rs.Draft202012Validator(whole).iter_errors(value)]
+    assert not errors, f"{where}: its example does not fit: {errors}"
+
+
+def open_fields(schema: dict[str, Any], seen: frozenset[str] = frozenset()) -> list[str]:
+    """The fields that may hold any object, at whatever depth."""
+    if schema.get("$ref") in seen:
+        return []
+    seen |= {schema["$ref"]} if "$ref" in schema else set()
+    schema = resolved(schema, SCHEMAS)
+    found: list[str] = []
+    for branches in ("anyOf", "oneOf", "allOf"):
+        found += [name for branch in schema.get(branches, []) for name in open_fields(branch, seen)]
+    if isinstance(schema.get("items"), dict):
+        found += open_fields(schema["items"], seen)
+    for name, part in schema.get("properties", {}).items():
+        parts = [part, *part.get("anyOf", [])]
+        if any(each.get("additionalProperties") is True for each in parts):
+            found.append(name)
+        found += open_fields(part, seen)
+    return found
+
+
+def contract(**operation: Any) -> dict[str, Any]:
+    """A document with one operation."""
+    operation = {"operationId": "post", "responses": {}, **operation}
+    return {"components": {"schemas": {}}, "paths": {"/things": {"post": operation}}}
+
+
+def sending(required: list[str], **properties: str) -> dict[str, Any]:
+    schema = {"properties": {name: {"type": kind} for name, kind in properties.items()}, "required": required}
+    return contract(requestBody={"content": {"application/json": {"schema": schema}}})
+
+
+def answering(**properties: str) -> dict[str, Any]:
+    schema = {"properties": {name: {"type": kind} for name, kind in properties.items()}}
+    return contract(responses={"200": {"content": {"application/json": {"schema": schema}}}})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "gone"),
+    [
+        (answering(a="string"), answering(a="string", b="string"), []),
+        (answering(a="string", b="string"), answering(a="string"), ["POST /things 200 > b: string"]),
+        (answering(a="string"), answering(a="integer"), ["POST /things 200 > a: string"]),
+        (sending([], a="string"), sending([], a="string", b="string"), []),
+        (sending([], a="string"), sending(["b"], a="string", b="string"), ["POST /things < b: string, required"]),
+        (sending(["a"], a="string"), sending([], a="string"), []),
+        (sending([], a="string"), sending([]), ["POST /things < a: string"]),
+        (contract(parameters=[{"in": "query", "name": "q"}]), contract(), ["POST /things ?q"]),
+        (contract(), {"components": {"schemas": {}}, "paths": {}}, ["POST /things"]),
+    ],
+    ids=["more", "less", "another kind", "may send", "must send", "need not send", "cannot send", "parameter", "gone"],
+)
+def test_what_breaks_a_client_is_found(before: dict[str, Any], after: dict[str, Any], gone: list[str]) -> None:
+    found = broken(promises(before), promises(after))
+    assert [line for line in found if line in gone] == gone
+    assert bool(found) == bool(gone)

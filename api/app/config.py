@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     allow_anonymous: bool = False
     """Serve without credentials on a bind that is not loopback."""
+    allowed_hosts: str = ""
+    """Names that a request's `Host` may have, comma-separated and without ports; empty: any."""
     roadmap_ai_secret: SecretStr | None = None
     roadmap_ai_secret_previous: SecretStr | None = None
     """Also right, while clients change over to the new one."""
@@ -166,6 +168,11 @@ class Settings(BaseSettings):
     def webhook_keys(self) -> list[str]:
         """The keys that secrets of webhooks are encrypted with, the newest first; none: they are not."""
         return self.webhook_key.get_secret_value().split(",") if self.webhook_key else []
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """`allowed_hosts` parsed, in small letters; empty: any."""
+        return frozenset(name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip())
 
     @property
     def url(self) -> URL | None:

@@ -4,21 +4,23 @@
 
     Problem                      rendered as an RFC 9457 document, by its class
     ├── Refused                  the request cannot be done; asking again will not help
-    │   ├── UnreadableBody   400   InvalidCursor    400   InvalidEventId   400   InvalidIdempotencyKey 400
-    │   ├── TwoCredentials   400
+    │   ├── MalformedRequest 400   UnreadableBody   400   InvalidCursor    400   InvalidEventId   400
+    │   ├── TwoCredentials   400   InvalidIdempotencyKey 400
     │   ├── Unauthorized     401   Forbidden        403
     │   ├── UnknownAction    404   RunNotFound      404   WebhookNotFound  404   DeliveryNotFound 404
     │   ├── ScheduleNotFound 404   DeadLetterNotFound 404
-    │   ├── BodyTooLarge     413
     │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409   NotUnique 409   NoResult 409
     │   ├── TooManyWebhooks  409   WebhookDisabled  409   DeliveryPending  409
     │   ├── ScheduleExists   409   ScheduleDeclared 409
+    │   ├── RequestTooSlow   408   BodyTooLarge     413   UrlTooLong       414   HeadersTooLarge  431
+    │   ├── UnsupportedMediaType 415
     │   ├── IdempotencyKeyReused 422
     │   └── InvalidInput     422   (with a JSON pointer for each fault)
-    └── NotNow                   asking again later may help
-        ├── IdempotencyInFlight 409   RunNotFinished  409
-        ├── TooManyRequests  429   QuotaExceeded    429
-        └── DatabaseUnavailable 503   DatabaseBehind  503   TooBusy 503   IssuerUnavailable 503
+    ├── NotNow                   asking again later may help
+    │   ├── IdempotencyInFlight 409   RunNotFinished  409
+    │   ├── TooManyRequests  429   QuotaExceeded    429
+    │   └── DatabaseUnavailable 503   DatabaseBehind  503   TooBusy 503   IssuerUnavailable 503
+    └── InternalError        500   our mistake; the log has the cause, under the id that the answer has
 
     ActionError                  what an action or an outbound client raises
     ├── Unavailable              the other side is down or slow: retry with backoff
@@ -36,7 +38,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from fastapi_rfc9457 import Problem
-from pydantic import BaseModel, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 
 class Refused(Problem, abstract=True):
@@ -45,8 +47,43 @@ class Refused(Problem, abstract=True):
     retryable: ClassVar[bool] = False
 
 
+class MalformedRequest(Refused):
+    """The request line, a header or the framing is not HTTP as it should be. Use an HTTP client library."""
+
+    title = "Malformed request"
+    status = 400
+
+
+class RequestTooSlow(Refused):
+    """The request was not complete in time. Send it again, all at once."""
+
+    title = "The request was too slow"
+    status = 408
+
+
+class UrlTooLong(Refused):
+    """The URL is longer than 8 KiB. Filter by fewer values, or send them in a body where there is one."""
+
+    title = "The URL is too long"
+    status = 414
+
+
+class HeadersTooLarge(Refused):
+    """The headers are larger than 16 KiB together, or more than 100. Send fewer cookies and tokens."""
+
+    title = "The headers are too large"
+    status = 431
+
+
+class UnsupportedMediaType(Refused):
+    """The body is not sent as JSON. Send `Content-Type: application/json`, in UTF-8 and not compressed."""
+
+    title = "Unsupported media type"
+    status = 415
+
+
 class UnreadableBody(Refused):
-    """The body is not JSON in UTF-8. Send `Content-Type: application/json` and a JSON object."""
+    """The body is not JSON in UTF-8, or it names a key twice. Send what a JSON library writes, without NaN."""
 
     title = "The body cannot be read"
     status = 400
@@ -233,6 +270,10 @@ class IdempotencyKeyReused(Refused):
 class Fault(BaseModel):
     """One thing that is wrong with the input."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"pointer": "/params/message", "detail": "Field required", "type": "missing"}]}
+    )
+
     pointer: str
     """JSON pointer (RFC 6901) into the request body, or the name of the parameter."""
     detail: str
@@ -320,6 +361,14 @@ class DatabaseBehind(NotNow):
     title = "The database schema is behind"
     status = 503
     retry_after: NonNegativeInt = 5
+
+
+class InternalError(Problem):
+    """A mistake of this program. Tell whoever runs it the `id`: the log has the cause under it."""
+
+    title = "Internal error"
+    status = 500
+    id: str
 
 
 class ActionError(Exception):

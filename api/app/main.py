@@ -25,6 +25,7 @@ from app.routers import (
     actions,
     audit,
     changes,
+    contract,
     dead_letters,
     events,
     health,
@@ -38,6 +39,7 @@ from app.routers import (
     workers,
 )
 from app.routers.dependencies import Services
+from app.routers.hosts import AllowedHosts
 from app.routers.problems import install_problem_handlers
 from app.routers.security import document_credentials
 from app.runs.actions import Actions
@@ -98,9 +100,12 @@ def create_app(
         title="Runledger",
         version=__version__,
         description=DESCRIPTION,
+        license_info={"name": "MIT", "identifier": "MIT"},
         lifespan=lifespan,
         redoc_url=None,
         webhooks=webhooks.events,
+        redirect_slashes=False,
+        generate_unique_id_function=contract.operation_id,
     )
     # Routes are tried in this order: first what is asked for most.
     app.include_router(runs.router)
@@ -110,12 +115,14 @@ def create_app(
     for control in (why, queues, workers, schedules, dead_letters):
         app.include_router(control.router)
     install_problem_handlers(app)
+    app.add_middleware(AllowedHosts, names=settings.hosts)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     for door in (actions, jobs, tasks):
         app.include_router(door.router)
     app.include_router(webhooks.router)
     app.include_router(audit.router)
     document_credentials(app)
+    contract.publish(app)
     return app
 
 

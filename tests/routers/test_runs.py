@@ -79,8 +79,8 @@ async def test_a_scheduled_run_says_when_to_look(api: httpx2.AsyncClient) -> Non
         ({"action": "echo", "lock": "a\x00b"}, 422, "/problems/invalid-input", "/lock"),
         ({"action": "echo", "tags": ["a\x00b"]}, 422, "/problems/invalid-input", "/tags/0"),
         ({"action": "wait", "params": {"seconds": "1e400"}}, 422, "/problems/invalid-input", "/params/seconds"),
-        ([1], 400, "/problems/unreadable-body", None),
-        ("text", 400, "/problems/unreadable-body", None),
+        ([1], 422, "/problems/invalid-input", None),
+        ("text", 422, "/problems/invalid-input", None),
     ],
 )  # fmt: skip
 async def test_bad_input_costs_a_clear_answer_and_stores_nothing(
@@ -99,21 +99,19 @@ async def test_bad_input_costs_a_clear_answer_and_stores_nothing(
 
 
 @pytest.mark.parametrize(
-    ("content", "media_type"),
+    "content",
     [
-        (b"{", "application/json"),
-        (b'{"action": "echo"} x', "application/json"),
-        (b'{"action": "echo", "params": {"message": NaN}}', "application/json"),
-        (b'{"action": "echo", "params": {"message": "\\ud800"}}', "application/json"),
-        ('{"action": "echo"}'.encode("utf-16"), "application/json"),
-        (b"\xff\xfe", "application/json"),
-        (b"[" * 100_000, "application/json"),
-        (b"action=echo", "application/x-www-form-urlencoded"),
-        (b'{"action": "echo"}', "text/plain"),
+        b"{",
+        b'{"action": "echo"} x',
+        b'{"action": "echo", "params": {"message": NaN}}',
+        b'{"action": "echo", "params": {"message": "\\ud800"}}',
+        '{"action": "echo"}'.encode("utf-16"),
+        b"\xff\xfe",
+        b"[" * 100_000,
     ],
 )
-async def test_a_body_that_is_not_json_is_400(api: httpx2.AsyncClient, content: bytes, media_type: str) -> None:
-    answer = await api.post("/runs", content=content, headers={"content-type": media_type})
+async def test_a_body_that_is_not_json_is_400(api: httpx2.AsyncClient, content: bytes) -> None:
+    answer = await api.post("/runs", content=content, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["type"]) == (400, "/problems/unreadable-body")
 
 
@@ -123,7 +121,7 @@ async def test_a_body_that_is_too_large_is_413(api: httpx2.AsyncClient) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("run_id", ["run_20200101T000000Z_00000000", "nonsense", "run_%00", "x" * 64])
+@pytest.mark.parametrize("run_id", ["run_20200101T000000Z_00000000", "nonsense", "x" * 64])
 async def test_a_run_that_is_not_there_is_404(api: httpx2.AsyncClient, run_id: str) -> None:
     for answer in (
         await api.get(f"/runs/{run_id}"),
@@ -331,3 +329,11 @@ def parse(stream: str) -> list[dict[str, Any]]:
         if "data" in fields:
             events.append({**fields, "data": json.loads(fields["data"])})
     return events
+
+
+async def test_a_method_that_a_path_does_not_have_is_405_and_those_it_has_are_named(api: httpx2.AsyncClient) -> None:
+    answer = await api.put("/runs")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (await api.delete("/runs/run_20200101T000000Z_00000000")).headers["allow"] == "GET"
+    assert (await api.delete("/runs/batch")).headers["allow"] == "POST"

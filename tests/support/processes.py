@@ -67,9 +67,9 @@ def worker_process(settings: Settings, log: Path, **more: str) -> Iterator[subpr
 
 @contextlib.asynccontextmanager
 async def api_process(settings: Settings, log: Path, **more: str) -> AsyncIterator[tuple[str, subprocess.Popen[bytes]]]:
-    """uvicorn on a free port of loopback, ready; its URL and its process."""
+    """The API on a free port of loopback, ready; its URL and its process."""
     port = free_port()
-    arguments = ("-m", "uvicorn", "app.main:app", "--port", str(port))
+    arguments = ("-m", "app.cli", "api", "--port", str(port))
     with running(*arguments, env=environment(settings, PORT=str(port), **more), log=log) as process:
         url = f"http://127.0.0.1:{port}"
         async with httpx2.AsyncClient() as client:
@@ -80,5 +80,5 @@ async def api_process(settings: Settings, log: Path, **more: str) -> AsyncIterat
                     return (await client.get(f"{url}/livez")).status_code == 200
                 return False
 
-            await eventually(answers)
+            await eventually(answers, within=60)
         yield url, process

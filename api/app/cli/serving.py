@@ -16,20 +16,36 @@ GRACE_SECONDS = 5
 
 def api(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Instead of PORT; 0: any that is free.")] = None,
+    bind: Annotated[
+        str | None, typer.Option(help="Instead of HOST; in a container HOST says where it is published.")
+    ] = None,
 ) -> None:
     """Serve the API on HOST and PORT."""
-    import uvicorn
-
     from app.config import get_settings
 
     settings = get_settings()
+    host = bind or settings.host
+    serve("app.main:create_app", host, require_free(host, settings.port if port is None else port))
+
+
+def serve(factory: str, host: str, port: int) -> None:
+    """Serve an app until told to stop: the one place that says how.
+
+    Args:
+        factory: where the function is that makes it, such as `app.main:create_app`.
+    """
+    import uvicorn
+
+    from app.routers.transport import StrictHttpProtocol
+
     uvicorn.run(
-        "app.main:create_app",
+        factory,
         factory=True,
-        host=settings.host,
-        port=require_free(settings.host, settings.port if port is None else port),
+        host=host,
+        port=port,
         loop="uvloop",
-        http="httptools",
+        http=StrictHttpProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

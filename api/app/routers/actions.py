@@ -61,7 +61,7 @@ class ActionRunRead(ActionRunAccepted):
 
     action: str
     progress: Progress | None
-    result: Any | None
+    result: Any
     error: dict[str, Any] | None
     attempt: int
     created_at: AwareDatetime

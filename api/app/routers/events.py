@@ -17,7 +17,7 @@ from app.routers.dependencies import Services, ServicesDep
 from app.routers.problems import NothingMore
 from app.routers.runs import RunId
 from app.routers.security import ONE_STREAM, Reads
-from app.routers.streams import BEGINNING, LARGE, EventStream, encode_all, encode_run, encode_snapshot
+from app.routers.streams import BEGINNING, LARGE, STREAM, EventStream, encode_all, encode_run, encode_snapshot
 from app.routers.strict import StrictRoute
 from app.runs import service
 from app.runs.events import follow, patiently
@@ -37,7 +37,8 @@ BREATH_SECONDS = 0.25
     status_code=200,
     response_class=EventStream,
     dependencies=[ONE_STREAM],
-    responses={204: {"description": "The run has ended, and the client has seen its last event."}}
+    responses=STREAM
+    | {204: {"description": "The run has ended, and the client has seen its last event."}}
     | problems(Unauthorized, Forbidden, RunNotFound, InvalidEventId, QuotaExceeded),
 )
 async def follow_run(
@@ -113,7 +114,7 @@ class Watched(BaseModel):
     status_code=200,
     response_class=EventStream,
     dependencies=[ONE_STREAM],
-    responses=problems(Unauthorized, Forbidden, InvalidInput, QuotaExceeded),
+    responses=STREAM | problems(Unauthorized, Forbidden, InvalidInput, QuotaExceeded),
 )
 async def follow_topics(services: ServicesDep, principal: Reads, watched: Annotated[Watched, Query()]) -> EventStream:
     """Server-sent events about all the runs that you see: one stream for a page that shows many.

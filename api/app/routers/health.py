@@ -15,8 +15,9 @@ from app.engine.schema import missing_revisions
 from app.errors import DatabaseBehind, DatabaseUnavailable
 from app.routers.dependencies import ServicesDep
 from app.routers.problems import FIND_THE_LISTENER
+from app.routers.strict import StrictRoute
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=StrictRoute)
 
 PATIENCE_SECONDS = 1.0
 

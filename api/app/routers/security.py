@@ -23,7 +23,7 @@ from app.routers.dependencies import Services, ServicesDep
 
 PRINCIPAL = "runledger.principal"
 _STANDING = "runledger.standing"
-_IN_HEADER = "Shared secret"
+_IN_HEADER = "SharedSecret"
 _BEARER = "Bearer"
 
 

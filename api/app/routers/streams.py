@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 from collections.abc import AsyncGenerator
+from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.responses import StreamingResponse
@@ -22,6 +23,28 @@ SLOWEST_SECONDS = 30.0
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 LARGE = {"params", "result"}
 BEGINNING = format_sse_event(retry=RECONNECT_MILLISECONDS, comment="runledger")
+
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events.",
+        "content": {
+            "text/event-stream": {
+                "itemSchema": {
+                    "type": "object",
+                    "required": ["event", "data"],
+                    "properties": {
+                        "event": {"type": "string"},
+                        "data": {"type": "string", "contentMediaType": "application/json"},
+                        "id": {"type": "string"},
+                        "retry": {"type": "integer"},
+                    },
+                }
+            }
+        },
+    }
+}
+"""What OpenAPI says of a stream."""
 
 
 class EventStream(StreamingResponse):

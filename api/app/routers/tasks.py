@@ -17,7 +17,7 @@ from app.routers.events import begin
 from app.routers.headers import IDEMPOTENCY_KEY, PREFER
 from app.routers.runs import SUBMISSION_PROBLEMS, accept
 from app.routers.security import ONE_STREAM, Reads, Writes
-from app.routers.streams import BEGINNING, EventStream
+from app.routers.streams import BEGINNING, STREAM, EventStream
 from app.routers.strict import StrictRoute
 from app.runs import service
 from app.runs.events import follow
@@ -105,7 +105,8 @@ async def get_task(task_id: TaskId, services: ServicesDep, principal: Reads, res
     operation_id="streamTask",
     response_class=EventStream,
     dependencies=[ONE_STREAM],
-    responses={204: {"description": "The task has ended, and the client has seen its last message."}}
+    responses=STREAM
+    | {204: {"description": "The task has ended, and the client has seen its last message."}}
     | problems(Unauthorized, Forbidden, RunNotFound, InvalidEventId, QuotaExceeded),
 )
 async def stream_task(

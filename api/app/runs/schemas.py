@@ -75,6 +75,46 @@ class Unique(BaseModel):
     on_conflict: OnConflict = OnConflict.RETURN_EXISTING
 
 
+RUN: dict[str, Any] = {
+    "id": "run_20260105T093000Z_ab12cd34",
+    "action": "echo",
+    "state": "succeeded",
+    "params": {"message": "hello"},
+    "result": {"message": "hello"},
+    "error": None,
+    "progress": None,
+    "attempt": 1,
+    "max_attempts": 5,
+    "queue": "default",
+    "priority": 0,
+    "lock": None,
+    "tags": [],
+    "schedule_at": None,
+    "start_deadline": None,
+    "created_at": "2026-01-05T09:30:00Z",
+    "started_at": "2026-01-05T09:30:00.012Z",
+    "finished_at": "2026-01-05T09:30:00.031Z",
+    "last_seq": 3,
+    "worker": 1,
+    "parent_id": None,
+    "replay_of": None,
+    "trace_id": None,
+    "links": {
+        name: f"/runs/run_20260105T093000Z_ab12cd34{rest}"
+        for name, rest in {
+            "self": "",
+            "events": "/events",
+            "result": "/result",
+            "cancel": "/cancel",
+            "retry": "/retry",
+            "replay": "/replay",
+            "why": "/why",
+        }.items()
+    },
+}
+"""What OpenAPI shows of a run."""
+
+
 class RunCreate(BaseModel):
     """A request to perform an action."""
 
@@ -213,6 +253,8 @@ class RunQuery(RunFilter):
 class BatchItem(BaseModel):
     """What became of one request: the id of its run, or a problem object."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": RUN["id"]}]})
+
     id: str | None = None
     replaced: str | None = Field(default=None, description="The run whose place it took.")
     error: dict[str, Any] | None = None
@@ -248,11 +290,13 @@ class Links(BaseModel):
 class RunRead(BaseModel):
     """A run: the durable record of one request to perform an action."""
 
-    id: str = Field(examples=["run_20251222T101500Z_ab12cd34"])
+    model_config = ConfigDict(json_schema_extra={"examples": [RUN]})
+
+    id: str
     action: str
     state: RunState
     params: dict[str, Any]
-    result: Any | None = Field(description="What the action returned; null until it succeeded.")
+    result: Any = Field(description="What the action returned; null until it succeeded.")
     error: dict[str, Any] | None = Field(description="A problem object about the last attempt that failed.")
     progress: Progress | None
     attempt: int = Field(description="The number of the current or last try; 0 before the first.")

@@ -8,16 +8,18 @@ from typing import Any
 from app.errors import Fault, InvalidInput
 
 DEEPEST = 32
+LEAST, GREATEST = -(2**63), 2**63 - 1
 
 
 def check_storable(value: Any, pointer: str) -> None:
     """Refuse what the database would.
 
     Raises:
-        InvalidInput: NUL or half a surrogate pair in text, a number that is not finite, or nesting too deep.
+        InvalidInput: NUL or half a surrogate pair in text, a number that is not finite or does not fit in 64 bits, or
+            nesting too deep. It names the first fault.
     """
-    fault = _fault(value, DEEPEST)
-    if fault:
+    # Nearly all values have none, and every request is checked: where it is, is only asked when there is one.
+    if not _is_plainly_storable(value) and (fault := _fault(value, DEEPEST)):
         raise InvalidInput(errors=[_below(pointer, fault)])
 
 
@@ -26,15 +28,51 @@ def storable_text(text: str) -> str:
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
 
 
+def _is_plainly_storable(value: Any) -> bool:
+    """Whether `_fault` would find nothing, without saying what; level by level, since a call for each value costs more.
+
+    `False` may also mean that a value is of an unusual type.
+    """
+    level: list[Any] = [value]
+    for depth in range(DEEPEST + 1):
+        below: list[Any] = []
+        for each in level:
+            kind = type(each)
+            if kind is str:
+                if "\x00" in each or not (each.isascii() or _can_be_sent(each)):
+                    return False
+            elif kind is dict:
+                below += each
+                below += each.values()
+                if depth == DEEPEST:
+                    return False
+            elif kind is list:
+                below += each
+                if depth == DEEPEST:
+                    return False
+            elif kind is int:
+                if not LEAST <= each <= GREATEST:
+                    return False
+            elif kind is float:
+                if not math.isfinite(each):
+                    return False
+            elif not (each is None or kind is bool):
+                return False
+        if not below:
+            return True
+        level = below
+    return False
+
+
 def _fault(value: Any, depth: int) -> Fault | None:
     match value:
-        case _ if depth == 0:
+        case dict() | list() if depth == 0:
             return Fault(pointer="", detail=f"Nested deeper than {DEEPEST} levels.", type="too_deep")
         case str() if not _is_text(value):
             return Fault(pointer="", detail="Text may not contain NUL or lone surrogates.", type="unstorable_text")
         case float() if not math.isfinite(value):
             return Fault(pointer="", detail="Numbers must be finite.", type="finite_number")
-        case int() if abs(value) >= 2**63:
+        case int() if not LEAST <= value <= GREATEST:
             return Fault(pointer="", detail="Whole numbers must fit in 64 bits.", type="int_too_large")
         case dict():
             for key, item in value.items():
@@ -61,8 +99,12 @@ def escape(key: str) -> str:
 
 
 def _is_text(value: str) -> bool:
+    return "\x00" not in value and _can_be_sent(value)
+
+
+def _can_be_sent(value: str) -> bool:
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
         return False
-    return "\x00" not in value
+    return True
