@@ -19,7 +19,9 @@ from typing_extensions import override
 
 from app.main import create_app
 from app.runs.intake import Intake
-from app.runs.queries import NewRun, StoredRun
+from app.runs.queries import NewRun
+from app.runs.schemas import Unique
+from app.runs.stored import Stored
 
 EMPTY = dict.fromkeys(
     ("result", "error", "progress", "started_at", "finished_at", "worker_id", "parent_id", "replay_of", "trace_context")
@@ -32,10 +34,11 @@ class Nowhere(Intake):
     _numbers = itertools.count()
 
     @override
-    async def store(self, run: NewRun) -> StoredRun:
+    async def store(self, run: NewRun, unique: Unique | None = None) -> Stored:
         now = datetime.datetime.now(datetime.UTC)
-        given = {"id": f"run_{next(self._numbers)}", "state": "queued", "attempt": 0, "created_at": now, "read_at": now}
-        return EMPTY | run | given
+        number = f"run_{next(self._numbers)}"
+        given = {"id": number, "state": "queued", "attempt": 0, "last_seq": 0, "created_at": now, "read_at": now}
+        return Stored(EMPTY | run | given)
 
 
 def main(url: str, port: str) -> None:

@@ -115,7 +115,7 @@ async def intake(workshop: Workshop) -> AsyncIterator[Intake]:
 
     intake = Intake(workshop.engine, timeout=5, max_queued=3)
     yield intake
-    await intake.close()
+    await intake.aclose()
 
 
 ADA = Origin("ada")
@@ -141,8 +141,8 @@ async def test_what_waits_for_a_worker_or_for_its_time_counts_and_what_ended_doe
     await submit(Origin("bob"))
     await submit(Origin())
     assert await workshop.value("SELECT count(*) FROM action_runs WHERE owner = 'ada'") == 5
-    await fresh.close()
-    await first.close()
+    await fresh.aclose()
+    await first.aclose()
 
 
 async def test_of_a_batch_as_many_are_accepted_as_fit(intake: Intake, workshop: Workshop) -> None:
