@@ -24,7 +24,7 @@ ADA, BOB, ROOT = ({"x-test-owner": name} for name in ("ada", "bob", ""))
 
 @pytest.fixture(autouse=True)
 def owners(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    def identify(request: Request) -> Principal:
+    async def identify(request: Request) -> Principal:
         name = request.headers["x-test-owner"]
         return Principal(f"test:{name}", name or None, EVERYTHING)
 

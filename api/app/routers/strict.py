@@ -169,8 +169,9 @@ def _is_text(encoded: bytes) -> bool:
 
 
 def _query_parameters(dependant: Dependant) -> frozenset[str]:
-    fields = get_flat_params(dependant)
-    return frozenset(field.alias for field in fields if isinstance(field.field_info, params.Query))
+    # A field of a model of parameters is of no kind itself.
+    others = (params.Path, params.Header, params.Cookie)
+    return frozenset(field.alias for field in get_flat_params(dependant) if not isinstance(field.field_info, others))
 
 
 class _StrictRequest(Request):
