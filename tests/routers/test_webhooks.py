@@ -90,7 +90,7 @@ async def test_a_run_may_name_an_endpoint_of_its_owner_and_no_other(
         refused = await api.post("/runs", json=run, headers=headers)
         assert refused.status_code == 422
         assert refused.json()["errors"][0]["pointer"] == "/webhook"
-    batch = {"runs": [run, {**run, "webhook": "whe_\x00"}, {**run, "webhook": 7}]}
+    batch = {"runs": [run, {**run, "webhook": "whe_none"}, {**run, "webhook": 7}]}
     items = (await api.post("/runs/batch", json=batch, headers={"X-Owner": "ada"})).json()["items"]
     assert [list(item) for item in items] == [["id"], ["error"], ["error"]]
     assert items[1]["error"]["errors"][0]["pointer"] == "/runs/1/webhook"
