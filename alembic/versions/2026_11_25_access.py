@@ -29,8 +29,12 @@ CREATE TRIGGER runledger_audit_is_append_only_v1
     BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION runledger_audit_is_append_only_v1();
 
-CREATE FUNCTION runledger_prune_audit_v1(older_than interval, rows integer) RETURNS bigint LANGUAGE sql
-    SET runledger.prunes_audit = 'on' AS $$
+-- Not by a SET clause of the function, which only a superuser may give it.
+CREATE FUNCTION runledger_prune_audit_v1(older_than interval, rows integer) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    pruned bigint;
+BEGIN
+    PERFORM set_config('runledger.prunes_audit', 'on', true);
     WITH oldest AS (
         SELECT id, at FROM audit_log ORDER BY id LIMIT rows
     ), deleted AS (
@@ -38,8 +42,10 @@ CREATE FUNCTION runledger_prune_audit_v1(older_than interval, rows integer) RETU
          WHERE id = ANY (ARRAY(SELECT id FROM oldest WHERE at < now() - greatest(older_than, '1 day')))
         RETURNING id
     )
-    SELECT count(*) FROM deleted
-$$;
+    SELECT count(*) INTO pruned FROM deleted;
+    PERFORM set_config('runledger.prunes_audit', 'off', true);
+    RETURN pruned;
+END $$;
 """
 
 

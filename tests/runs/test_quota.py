@@ -14,7 +14,7 @@ from app.errors import QuotaExceeded
 from app.runs import service
 from app.runs.intake import Intake
 from app.runs.quota import LOOK_AGAIN_SECONDS, Quota
-from app.runs.schemas import RunCreate
+from app.runs.schemas import BatchItem, RunCreate
 from app.runs.service import Origin
 
 
@@ -147,5 +147,5 @@ async def test_what_waits_for_a_worker_or_for_its_time_counts_and_what_ended_doe
 
 async def test_of_a_batch_as_many_are_accepted_as_fit(intake: Intake, workshop: Workshop) -> None:
     outcomes = await service.submit_all(intake, workshop.action, [ECHO] * 5, ADA)
-    assert [type(outcome) for outcome in outcomes] == [str, str, str, QuotaExceeded, QuotaExceeded]
+    assert [type(outcome) for outcome in outcomes] == [*[BatchItem] * 3, QuotaExceeded, QuotaExceeded]
     assert await workshop.value("SELECT count(*) FROM action_runs") == 3
