@@ -45,7 +45,7 @@ def bearer(credential: str) -> Headers:
 
 def token(sub: str, **claims: Any) -> str:
     """A JWT that is right, except for what `claims` make of it; a claim that is `None` is left out."""
-    said = {"sub": sub, "exp": int(time.time()) + 60, **claims}
+    said = {"sub": sub, "exp": int(time.time()) + 3600, **claims}
     return jwt.encode({name: value for name, value in said.items() if value is not None}, JWT_SECRET, "HS256")
 
 
