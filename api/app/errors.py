@@ -257,7 +257,7 @@ class NoResult(Refused):
     title = "The run has no result"
     status = 409
     state: str
-    error: dict[str, Any] | None
+    error: dict[str, Any] | None = None
 
 
 class IdempotencyKeyReused(Refused):

@@ -12,7 +12,7 @@ from app.routers.dependencies import ServicesDep
 from app.routers.headers import IDEMPOTENCY_KEY, PREFER, when_to_look_again
 from app.routers.runs import SUBMISSION_PROBLEMS, RunId, accept
 from app.routers.security import Writes
-from app.routers.strict import StrictRoute
+from app.routers.strict import StrictRoute, with_problems
 from app.runs import bulk, service
 from app.runs.schemas import BulkRequest, Matched, RunCreate, RunRead, RunReplay
 
@@ -50,9 +50,9 @@ async def retry_run(run_id: RunId, services: ServicesDep, principal: Writes, res
     status_code=202,
     operation_id="replayRun",
     openapi_extra={"parameters": [IDEMPOTENCY_KEY, PREFER]},
-    responses={200: {"model": RunRead, "description": "It ended while you waited."}}
-    | problems(RunNotFound)
-    | SUBMISSION_PROBLEMS,
+    responses=with_problems(
+        {200: {"model": RunRead, "description": "It ended while you waited."}} | SUBMISSION_PROBLEMS, RunNotFound
+    ),
 )
 async def replay_run(
     run_id: RunId,

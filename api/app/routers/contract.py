@@ -101,6 +101,10 @@ def complete(document: Json) -> Json:
                     media.pop("schema", None)
                 elif "json" in media_type:
                     _show_answer(media, schemas)
+    for methods in document.get("webhooks", {}).values():
+        # Who receives one checks its signature; nobody authenticates himself.
+        for operation in methods.values():
+            operation.setdefault("security", [])
     if f'"{_REFERENCE}ProblemDetail"' not in json.dumps(document):
         schemas.pop("ProblemDetail", None)
     return document

@@ -59,7 +59,7 @@ class TaskUpdate(TaskStatus):
     """What a stream tells: what it has, and no more."""
 
     progress: Progress | None = None
-    result: Any | None = None
+    result: Any = None
     error: dict[str, Any] | None = Field(default=None, description="A problem object.")
 
 
