@@ -225,7 +225,7 @@ async def test_who_may_not_see_the_run_is_told_nothing(api: httpx2.AsyncClient, 
         assert await queries.get_facts(connection, run, owner="ada", lease=30, cap=10) is None
         facts = await queries.get_facts(connection, mine, owner="ada", lease=30, cap=10)
         assert facts is not None and facts.ahead == 1 and facts.holder_id is None, "nor of the run of another"
-    for unknown in ("run_20200101T000000Z_00000000", "x", "a%00b"):
+    for unknown in ("run_20200101T000000Z_00000000", "x"):
         assert (await api.get(f"/runs/{unknown}/why")).status_code == 404
 
 
