@@ -108,6 +108,12 @@ async def test_a_dry_run_counts_and_does_nothing(api: httpx2.AsyncClient, worksh
     assert await states(workshop) == {"queued": 4}
 
 
+async def test_what_cannot_be_an_idempotency_key_is_refused_by_a_dry_run_too(api: httpx2.AsyncClient) -> None:
+    asked = {"op": "cancel", "dry_run": True, "filter": {"state": "queued"}}
+    answer = await api.post("/runs/bulk", json=asked, headers={"Idempotency-Key": "k" * 256})
+    assert (answer.status_code, answer.json()["type"]) == (400, "/problems/invalid-idempotency-key")
+
+
 async def test_what_fits_a_filter_is_retried_page_by_page_with_progress(
     api: httpx2.AsyncClient, workshop: Workshop
 ) -> None:

@@ -9,7 +9,7 @@ from fastapi_rfc9457.server import problems
 
 from app.errors import AlreadyQueued, Forbidden, RunFinal, RunNotFailed, RunNotFound, Unauthorized
 from app.routers.dependencies import ServicesDep
-from app.routers.headers import IDEMPOTENCY_KEY, PREFER, when_to_look_again
+from app.routers.headers import IDEMPOTENCY_KEY, PREFER, idempotency, when_to_look_again
 from app.routers.runs import SUBMISSION_PROBLEMS, RunId, accept
 from app.routers.security import Writes
 from app.routers.strict import StrictRoute, with_problems
@@ -84,6 +84,7 @@ async def change_runs(
     That is a run itself, of the action `bulk_runs`: watch its progress, or cancel it. It sees the runs that you see,
     and that are older than itself. With `dry_run` the answer is how many would be looked at, and nothing is done.
     """
+    idempotency(request, principal)  # A dry run stores none, yet what cannot be a key is refused here as anywhere.
     if body.dry_run:
         matched = await bulk.count(services.engine, body, owner=principal.owner)
         return Response(Matched(matched=matched).model_dump_json(), media_type="application/json")
