@@ -16,6 +16,7 @@ from app.engine import claims, queries
 from app.engine.claims import Claims
 from app.engine.connector import translate
 from app.engine.link import Link
+from app.engine.queries.claim import _CLAIM_JOBS
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ async def explained(link: Link, worker_id: int) -> dict[str, Any]:
         "worker_id": worker_id, "limit": 10, "queues": None, "lines": 100, "after_lock_queue": "", "after_lock": "",
         "after_key_queue": "", "after_key": "",
     }  # fmt: skip
-    statement = translate(queries._CLAIM_JOBS)
+    statement = translate(_CLAIM_JOBS)
     driver = link._driver
     assert driver is not None
     values = [arguments[name] for name in statement.parameters]

@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.plans import root_of, scanned
 from tests.support.workshop import Workshop
 
-from app.engine import queries
 from app.engine.connector import translate
 from app.engine.link import Link
+from app.engine.queries import claim, rescue, workers
 
 ARGUMENTS = {"lease": 30.0, "limit": 100, "but": [], "error": "{}", "worker_id": 1}
 
@@ -19,11 +19,11 @@ ARGUMENTS = {"lease": 30.0, "limit": 100, "but": [], "error": "{}", "worker_id":
 @pytest.mark.parametrize(
     "statement",
     [
-        queries._RELEASE_DUE_JOBS,
-        queries._LIST_HELD_JOBS,
-        queries._LIST_ABANDONED_JOBS,
-        queries._EXPIRE_JOBS,
-        queries._DELETE_LOST_WORKERS,
+        claim._RELEASE_DUE_JOBS,
+        workers._LIST_HELD_JOBS,
+        rescue._LIST_ABANDONED_JOBS,
+        rescue._EXPIRE_JOBS,
+        workers._DELETE_LOST_WORKERS,
     ],
     ids=["release", "held", "abandoned", "expire", "lost"],
 )
