@@ -96,6 +96,10 @@ class Settings(BaseSettings):
     webhook_timeout_seconds: float = Field(default=20, gt=0, le=60)
     """How long a receiver of webhooks may take to answer."""
 
+    stub_generation: bool | None = None
+    """`true`: other people's services are played by stubs; `false`: never; not set: those that have no key, but in
+    production none."""
+
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -150,6 +154,12 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _production_pretends_nothing(self) -> Self:
+        if self.environment == "production" and self.stub_generation:
+            raise ValueError("STUB_GENERATION=true invents texts, translations and speech: not in production")
+        return self
+
+    @model_validator(mode="after")
     def _credentials_fit(self) -> Self:
         if self.roadmap_ai_secret_previous is not None and self.roadmap_ai_secret is None:
             raise ValueError("ROADMAP_AI_SECRET_PREVIOUS needs a ROADMAP_AI_SECRET to change over to")
@@ -168,6 +178,12 @@ class Settings(BaseSettings):
     def webhook_keys(self) -> list[str]:
         """The keys that secrets of webhooks are encrypted with, the newest first; none: they are not."""
         return self.webhook_key.get_secret_value().split(",") if self.webhook_key else []
+
+    def stubs(self, *credentials: object) -> bool:
+        """Whether a service is played by its stub, given what it would be called with."""
+        if self.stub_generation is None:
+            return self.environment != "production" and None in credentials
+        return self.stub_generation
 
     @property
     def hosts(self) -> frozenset[str]:

@@ -6,9 +6,15 @@ import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from starlette.types import ASGIApp
+
 from app.config import Settings
+from app.outbound.stubs import Stubs
 from app.outbound.web.client import WebClient, open_web_client
 from app.outbound.webhooks.client import WebhookClient, open_webhook_client
+
+STUBS: dict[str, ASGIApp] = {}
+"""The stub of each vendor that has one."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,9 @@ class Clients:
 async def open_clients(settings: Settings) -> AsyncGenerator[Clients]:
     """Open every client, and close them when the worker ends."""
     production = settings.environment == "production"
+    stubs = Stubs(STUBS)
     async with (
+        contextlib.aclosing(stubs),
         open_web_client(allow_private=not production) as web,
         open_webhook_client(production=production, timeout=settings.webhook_timeout_seconds) as webhooks,
     ):

@@ -1,0 +1,93 @@
+"""One service of other people: not called faster than it wishes, and left alone for a while when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Literal
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Observation
+from purgatory import AsyncCircuitBreakerFactory
+from purgatory.domain.model import OpenedState
+
+from app.errors import ActionError, RateLimited, Rejected, Unavailable
+
+FAILURES = 5
+"""So many one after the other open the circuit."""
+RECOVERY_SECONDS = 30.0
+"""An open circuit lets one call through after this, and closes if it succeeds."""
+
+Circuit = Literal["closed", "half-opened", "opened"]
+
+_meter = metrics.get_meter("runledger.outbound")
+_calls = _meter.create_counter(
+    "runledger.outbound.calls", unit="{call}", description="Calls of other people's services, by vendor and outcome"
+)
+
+
+class Neighbour:
+    """The circuit breaker and the pace of one service. One for each client; shared by the runs of a worker."""
+
+    def __init__(self, name: str, *, per_second: float | None = None) -> None:
+        """`per_second`: how many calls may begin in a second; `None`: any number."""
+        self.name = name
+        self._pause = 1 / per_second if per_second else 0.0
+        self._next = 0.0
+        self._breakers = AsyncCircuitBreakerFactory(
+            default_threshold=FAILURES,
+            default_ttl=RECOVERY_SECONDS,
+            exclude=[RateLimited, Rejected, asyncio.CancelledError],
+        )
+        _meter.create_observable_gauge(
+            "runledger.outbound.circuit",
+            [self._observe],
+            description="State of a circuit breaker: 0 closed, 1 half open, 2 opened",
+        )
+        self.circuit: Circuit = "closed"
+
+    @contextlib.asynccontextmanager
+    async def call(self) -> AsyncGenerator[None]:
+        """Around one call of the service, in which its own errors have become `ActionError`s.
+
+        Raises:
+            Unavailable: it has failed so often that it is not called now.
+        """
+        breaker = await self._breakers.get_breaker(self.name)
+        outcome = "failed"
+        try:
+            async with breaker:
+                await self._keep_pace()
+                yield
+            outcome = "succeeded"
+        except OpenedState:
+            outcome = "not_called"
+            raise Unavailable(
+                f"{self.name} has failed {FAILURES} times in a row and is left alone for {RECOVERY_SECONDS:.0f} s."
+            ) from None
+        except ActionError as error:
+            outcome = _outcome(error)
+            raise
+        finally:
+            self.circuit = breaker.context.state
+            _calls.add(1, {"vendor": self.name, "outcome": outcome})
+
+    async def _keep_pace(self) -> None:
+        now = asyncio.get_running_loop().time()
+        begin, self._next = max(now, self._next), max(now, self._next) + self._pause
+        if begin > now:
+            await asyncio.sleep(begin - now)
+
+    def _observe(self, _: CallbackOptions) -> list[Observation]:
+        return [Observation(("closed", "half-opened", "opened").index(self.circuit), {"vendor": self.name})]
+
+
+def _outcome(error: ActionError) -> str:
+    match error:
+        case RateLimited():
+            return "rate_limited"
+        case Rejected():
+            return "rejected"
+        case _:
+            return "unavailable"
