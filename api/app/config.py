@@ -100,6 +100,9 @@ class Settings(BaseSettings):
     """`true`: other people's services are played by stubs; `false`: never; not set: those that have no key, but in
     production none."""
 
+    stubs_url: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
+    """Where the stubs are served (`python -m app.outbound.stubs PORT`); not set: by each worker itself."""
+
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -52,3 +52,8 @@ async def test_calls_are_counted(parrot: httpx2.AsyncClient) -> None:
         {"vendor": "parrot", "path": "/say", "trouble": None},
         {"vendor": "parrot", "path": "/say", "trouble": "500"},
     ]
+
+
+async def test_stubs_may_be_served_by_another_process(parrot: httpx2.AsyncClient) -> None:
+    served = Stubs({}, served_at=f"http://{parrot.base_url.host}:{parrot.base_url.port}")
+    assert (await parrot.post(served.url("parrot") + "/say", content="hello")).is_success

@@ -29,7 +29,7 @@ class Clients:
 async def open_clients(settings: Settings) -> AsyncGenerator[Clients]:
     """Open every client, and close them when the worker ends."""
     production = settings.environment == "production"
-    stubs = Stubs(STUBS)
+    stubs = Stubs(STUBS, served_at=settings.stubs_url)
     async with (
         contextlib.aclosing(stubs),
         open_web_client(allow_private=not production) as web,

@@ -32,12 +32,16 @@ _TROUBLE = re.compile(r"\[stub:(429|500|slow|malformed)(?: x(\d))?\]")
 class Stubs:
     """The server of one process, started when the first client asks where it is."""
 
-    def __init__(self, apps: dict[str, ASGIApp]) -> None:
+    def __init__(self, apps: dict[str, ASGIApp], *, served_at: str | None = None) -> None:
+        """`served_at`: where another process serves them already."""
         self._apps = apps
+        self._served_at = served_at
         self._server: _Server | None = None
 
     def url(self, vendor: str) -> str:
         """Where the stub of `vendor` answers."""
+        if self._served_at is not None:
+            return f"{self._served_at}/{vendor}"
         if self._server is None:
             self._server = _Server(played(self._apps))
         return f"http://127.0.0.1:{self._server.port}/{vendor}"
