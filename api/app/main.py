@@ -18,6 +18,7 @@ from app import __version__
 from app.access.gate import Gate
 from app.access.streams import Streams
 from app.config import Settings, get_settings
+from app.control.pulse import Pulse
 from app.engine.app import App
 from app.observability.logging import configure_logging
 from app.outbound.postgres.database import make_engine
@@ -83,6 +84,7 @@ def create_app(
                 catalogue,
                 intake,
                 lookout,
+                Pulse(engine, lease=settings.lease_seconds),
                 gate,
                 streams,
                 stopping,

@@ -77,7 +77,8 @@ class Client:
 
         Args:
             idempotency_key: one of your own, such as the number of an order, makes two calls one run too.
-            options: queue, priority, lock, queueing_lock, schedule_at, start_deadline, tags, webhook.
+            options: queue, priority, lock, queueing_lock, schedule_at or delay (seconds), start_deadline, max_attempts,
+                tags, unique, webhook.
         """
         said = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in options.items()}
         body = {"action": action, "params": params or {}, **said}

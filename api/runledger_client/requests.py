@@ -7,7 +7,7 @@ import contextlib
 import random
 from collections.abc import Generator, Mapping
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import httpx2
 from pydantic import ValidationError
@@ -26,6 +26,17 @@ _BROKEN_OFF = (httpx2.ReadError, httpx2.ReadTimeout, httpx2.WriteError, httpx2.R
 _LATER = (429, 502, 503, 504)
 
 
+class _UniqueKey(TypedDict):
+    key: str
+
+
+class Unique(_UniqueKey, total=False):
+    """At most one run of `key` at a time."""
+
+    scope: Literal["waiting", "unended"]
+    on_conflict: Literal["return_existing", "replace", "reject"]
+
+
 class RunOptions(TypedDict, total=False):
     """What a submission may say beside action and params; see `POST /runs`."""
 
@@ -34,8 +45,11 @@ class RunOptions(TypedDict, total=False):
     lock: str
     queueing_lock: str
     schedule_at: datetime
+    delay: float
     start_deadline: datetime
+    max_attempts: int
     tags: list[str]
+    unique: Unique
     webhook: str
 
 

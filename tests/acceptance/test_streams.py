@@ -83,7 +83,34 @@ async def test_one_stream_tells_the_changes_of_all_runs(api: httpx2.AsyncClient,
     assert other["id"] not in states
 
 
-@pytest.mark.parametrize("query", ["topics=", "topics=runs,queues", "topic=runs", "tag=%00"])
+async def test_an_administrator_watches_queues_and_workers_as_they_are_listed(
+    api: httpx2.AsyncClient, settings: Settings, log: Path
+) -> None:
+    await api.post("/runs", json={"action": "echo", "params": {"message": "x"}, "queue": "quiet"})
+    async with contextlib.aclosing(listen(api, "/events?topics=queues,workers")) as stream:
+        told = {name: data for _, name, data in [await anext(stream), await anext(stream)]}
+        assert told["workers"] == {"items": []}
+        assert [queue["queued"] for queue in told["queues"]["items"] if queue["name"] == "quiet"] == [1]
+        await api.post("/queues/quiet/pause", json={"reason": "for a test"})
+        async for _, name, data in stream:
+            paused = [queue["paused"] for queue in data["items"] if queue.get("name") == "quiet"]
+            if name == "queues" and paused[0] is not None:
+                break
+        assert paused[0]["reason"] == "for a test"
+        with worker_process(settings, log):
+            async for _, name, data in stream:
+                if name == "workers" and data["items"]:
+                    break
+        assert data["items"][0]["concurrency"] == 10
+
+
+@pytest.mark.parametrize("topics", ["queues", "workers", "runs,queues"])
+async def test_who_is_no_administrator_watches_runs_only(api: httpx2.AsyncClient, topics: str) -> None:
+    answer = await api.get(f"/events?topics={topics}", headers={"X-ROADMAP-AI-SECRET": "dev-secret"})
+    assert (answer.status_code, answer.json()["type"]) == (403, "/problems/forbidden")
+
+
+@pytest.mark.parametrize("query", ["topics=", "topics=runs,locks", "topic=runs", "tag=%00"])
 async def test_a_topic_that_is_none_is_422(api: httpx2.AsyncClient, query: str) -> None:
     answer = await api.get(f"/events?{query}")
     assert (answer.status_code, answer.json()["type"]) == (422, "/problems/invalid-input")

@@ -45,6 +45,13 @@ async def test_a_run_is_submitted_watched_and_has_a_result(client: Client, setti
     assert (await client.wait(run.id)).is_final
 
 
+async def test_every_option_of_a_submission_can_be_said(client: Client) -> None:
+    first = await client.submit("noop", delay=3600, max_attempts=9, unique={"key": "k"})
+    again = await client.submit("noop", unique={"key": "k", "scope": "waiting", "on_conflict": "return_existing"})
+    assert again.id == first.id
+    assert (first.state, (await client.get(first.id)).max_attempts) == ("scheduled", 9)
+
+
 async def test_waiting_has_an_end_and_the_run_goes_on(client: Client) -> None:
     run = await client.submit("echo", {"message": "later"}, schedule_at=datetime(2100, 1, 1, tzinfo=UTC))
     with pytest.raises(TimeoutError):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from procrastinate.jobs import Job
 
-from app.engine.retry import LONGEST_RETRY_AFTER_SECONDS, Retry
+from app.engine.retry import LONGEST_RETRY_AFTER_SECONDS, Retry, RetryTable
 from app.errors import RateLimited, Rejected, Unavailable
 
 RETRY = Retry(max_attempts=4, base=2, cap=10)
@@ -53,6 +53,25 @@ def test_a_rule_has_its_own_number_of_attempts() -> None:
     retry = Retry(max_attempts=2, rules={LookupError: Retry(max_attempts=9)})
     assert retry.delay(LookupError(), attempts=5) is not None
     assert retry.delay(ValueError(), attempts=5) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "made", "retried"),
+    [(2, 1, True), (2, 2, False), (9, 5, True), (None, 2, True), (None, 3, False), (3, 2, True)],
+)
+def test_a_runs_own_number_of_attempts_holds(own: int | None, made: int, retried: bool) -> None:
+    assert (Retry(max_attempts=3).delay(Unavailable(), attempts=made, own=own) is not None) is retried
+
+
+def test_what_the_action_says_of_an_error_holds_for_a_run_that_says_nothing_else() -> None:
+    retry = Retry(max_attempts=3, rules={LookupError: Retry(max_attempts=9)})
+    assert retry.delay(LookupError(), attempts=5, own=3) is not None
+    assert retry.delay(LookupError(), attempts=5, own=4) is None
+
+
+def test_the_last_wait_of_a_table_comes_again_for_who_may_try_more_often() -> None:
+    table = RetryTable(waits=(1, 60), spread=0)
+    assert [table.delay(Unavailable(), attempts=made, own=5) for made in range(1, 6)] == [1, 60, 60, 60, None]
 
 
 def test_a_long_life_does_not_overflow() -> None:

@@ -18,7 +18,11 @@ from app.outbound.postgres.database import make_engine
 async def test_it_is_alive_ready_and_healthy(api: httpx2.AsyncClient) -> None:
     assert (await api.get("/livez")).json() == {"status": "alive"}
     nearly_nothing = pytest.approx(0, abs=0.01)
-    assert (await api.get("/readyz")).json() == {"status": "ready", "notify_queue_usage": nearly_nothing, "warnings": []}
+    assert (await api.get("/readyz")).json() == {
+        "status": "ready",
+        "notify_queue_usage": nearly_nothing,
+        "warnings": [],
+    }
     assert (await api.get("/health")).json() == {"status": "healthy"}
 
 

@@ -98,6 +98,23 @@ async def test_a_run_may_name_an_endpoint_of_its_owner_and_no_other(
     assert await workshop.value("SELECT count(*) FROM webhook_deliveries") == 2
 
 
+async def test_a_replay_tells_the_same_endpoint_as_long_as_it_is_there(
+    api: httpx2.AsyncClient, workshop: Workshop
+) -> None:
+    @workshop.action()
+    async def echo() -> None: ...
+
+    made, ada = await make(api, "ada", event_types=[]), {"X-Owner": "ada"}
+    old = (await api.post("/runs", json={"action": "echo", "webhook": made["id"]}, headers=ada)).json()
+    assert old["webhook"] == made["id"]
+    new = (await api.post(old["links"]["replay"], headers=ada)).json()
+    assert new["webhook"] == made["id"]
+    await workshop.drain()
+    assert await workshop.value("SELECT count(*) FROM webhook_deliveries") == 2
+    await api.delete(f"/webhooks/{made['id']}", headers=ada)
+    assert (await api.post(old["links"]["replay"], headers=ada)).status_code == 202
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -10,7 +10,8 @@ from procrastinate.exceptions import ConnectorException
 from tests.support.eventually import eventually
 from tests.support.workshop import Workshop
 
-from app.errors import AlreadyQueued, TooBusy
+from app.engine.retry import Retry
+from app.errors import AlreadyQueued, TooBusy, Unavailable
 from app.runs import intake, queries
 from app.runs.schemas import RunCreate
 
@@ -99,6 +100,22 @@ async def test_a_database_that_does_not_answer_is_said_to_everybody_who_waits(
     assert [type(outcome) for outcome in outcomes] == [ConnectorException] * 3
     monkeypatch.setattr(queries, "insert_runs", insert)
     assert (await workshop.submit("nothing", n=4)).state == "queued"
+
+
+async def test_a_run_is_tried_as_often_as_it_asks(workshop: Workshop) -> None:
+    @workshop.action(retry=Retry(max_attempts=3, base=0))
+    async def broken() -> None:
+        raise Unavailable("it is down")
+
+    runs = [
+        await workshop.request(RunCreate.model_validate({"action": "broken", "max_attempts": asked}))
+        for asked in (1, None, 7)
+    ]
+    await workshop.drain_all()
+    ended = [await workshop.get(run) for run in runs]
+    assert [(run.state, run.attempt, run.max_attempts) for run in ended] == [
+        ("failed", 1, 1), ("failed", 3, 3), ("failed", 7, 7),
+    ]  # fmt: skip
 
 
 async def test_a_start_deadline_is_kept(workshop: Workshop) -> None:

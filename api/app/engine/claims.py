@@ -31,6 +31,8 @@ class ClaimedJob(jobs.Job):
     steps: int
     #: How often a worker was lost in the middle of it.
     crashes: int
+    #: How often it is tried in all; `None`: its task decides.
+    max_attempts: int | None
     #: Whether it had to start earlier than now.
     is_late: bool
     #: Whether others may wait for its end: for its lock, or for its place under a limit.
@@ -104,6 +106,7 @@ def _claimed(row: dict[str, Any]) -> ClaimedJob:
         run_id=row["run_id"],
         steps=row["steps"] or 0,
         crashes=row["crashes"] or 0,
+        max_attempts=row["max_attempts"],
         is_late=bool(row["is_late"]),
         is_waited_for=row["lock"] is not None or row["limit_key"] is not None,
     )

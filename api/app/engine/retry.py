@@ -10,6 +10,8 @@ from procrastinate import jobs
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from typing_extensions import override
 
+from app.engine.claims import ClaimedJob
+
 LONGEST_RETRY_AFTER_SECONDS = 900.0
 """A server that asks for more patience than this is asked again anyway."""
 
@@ -32,13 +34,20 @@ class Retry(BaseRetryStrategy):
 
     @override
     def get_retry_decision(self, *, exception: BaseException, job: jobs.Job) -> RetryDecision | None:
-        delay = self.delay(exception, attempts=job.attempts + 1)
+        own = job.max_attempts if isinstance(job, ClaimedJob) else None
+        delay = self.delay(exception, attempts=job.attempts + 1, own=own)
         return None if delay is None else RetryDecision(retry_in={"milliseconds": round(delay * 1000)})
 
-    def delay(self, error: BaseException, *, attempts: int) -> float | None:
-        """Seconds to wait after `attempts` attempts have been made, or `None` to stop."""
+    def delay(self, error: BaseException, *, attempts: int, own: int | None = None) -> float | None:
+        """Seconds to wait after `attempts` attempts have been made, or `None` to stop.
+
+        `own` is the run's own number of attempts, which every run is stored with: where it is not this strategy's, its
+        submission asked for it, and it holds whatever the error.
+        """
         strategy = self._for(error)
-        if strategy is None or attempts >= strategy.max_attempts or not getattr(error, "retryable", True):
+        if strategy is None or not getattr(error, "retryable", True):
+            return None
+        if attempts >= (strategy.max_attempts if own in (None, self.max_attempts) else own):
             return None
         return max(strategy.jittered(attempts), _asked_for(error))
 
@@ -55,7 +64,10 @@ class Retry(BaseRetryStrategy):
 
 @dataclass(frozen=True)
 class RetryTable(Retry):
-    """Waits that somebody has written down, each up to `spread` longer; one attempt more than there are waits."""
+    """Waits that somebody has written down, each up to `spread` longer; one attempt more than there are waits.
+
+    A run that may be tried more often waits the last one again.
+    """
 
     waits: tuple[float, ...] = ()
     """Seconds."""
@@ -67,7 +79,7 @@ class RetryTable(Retry):
 
     @override
     def jittered(self, attempts: int) -> float:
-        return self.waits[attempts - 1] * random.uniform(1, 1 + self.spread)
+        return self.waits[min(attempts, len(self.waits)) - 1] * random.uniform(1, 1 + self.spread)
 
 
 def _asked_for(error: BaseException) -> float:

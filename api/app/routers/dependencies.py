@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.access.gate import Gate
 from app.access.streams import Streams
 from app.config import Settings
+from app.control.pulse import Pulse
 from app.engine.manager import JobManager
 from app.engine.schedule import Schedule
 from app.runs.actions import Actions
@@ -30,6 +31,7 @@ class Services:
     actions: Actions
     intake: Intake
     lookout: Lookout
+    pulse: Pulse
     gate: Gate
     streams: Streams
     stopping: asyncio.Event

@@ -12,12 +12,23 @@ from fastapi.sse import KEEPALIVE_COMMENT
 from fastapi_rfc9457.server import problems
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from app.access.principal import Scope
+from app.control.pulse import Topic
 from app.errors import Forbidden, InvalidEventId, InvalidInput, QuotaExceeded, RunNotFound, Unauthorized
 from app.routers.dependencies import Services, ServicesDep
 from app.routers.problems import NothingMore
 from app.routers.runs import RunId
 from app.routers.security import ONE_STREAM, Reads
-from app.routers.streams import BEGINNING, LARGE, STREAM, EventStream, encode_all, encode_run, encode_snapshot
+from app.routers.streams import (
+    BEGINNING,
+    LARGE,
+    STREAM,
+    EventStream,
+    encode_all,
+    encode_model,
+    encode_run,
+    encode_snapshot,
+)
 from app.routers.strict import StrictRoute
 from app.runs import service
 from app.runs.events import follow, patiently
@@ -25,7 +36,7 @@ from app.runs.schemas import ActionName, QueueName, RunRead, TagName
 
 router = APIRouter(tags=["events"], route_class=StrictRoute)
 
-TOPICS = ("runs",)
+TOPICS = ("runs", *Topic)
 SNAPSHOT_RUNS = 50
 BREATH_SECONDS = 0.25
 """What changes meanwhile is told at once."""
@@ -99,10 +110,21 @@ class Watched(BaseModel):
             raise ValueError(f"Topics are: {', '.join(TOPICS)}.")
         return topics
 
+    @property
+    def runs(self) -> bool:
+        """Whether runs are watched."""
+        return "runs" in self.topics.split(",")
+
+    @property
+    def others(self) -> list[Topic]:
+        """What else is."""
+        return [Topic(topic) for topic in self.topics.split(",") if topic != "runs"]
+
     def fits(self, run: RunRead) -> bool:
         """Whether a run is one of those."""
         return (
-            self.action in (None, run.action)
+            self.runs
+            and self.action in (None, run.action)
             and self.queue in (None, run.queue)
             and (self.tag is None or self.tag in run.tags)
         )
@@ -117,13 +139,17 @@ class Watched(BaseModel):
     responses=STREAM | problems(Unauthorized, Forbidden, InvalidInput, QuotaExceeded),
 )
 async def follow_topics(services: ServicesDep, principal: Reads, watched: Annotated[Watched, Query()]) -> EventStream:
-    """Server-sent events about all the runs that you see: one stream for a page that shows many.
+    """Server-sent events about all the runs that you see, and for administrators queues and workers: one stream a page.
 
     First `snapshot`, the newest 50 runs as `{items}`; then `run` for each that changes, as it is after the change,
     without `params` and `result`. Changes that follow each other quickly may be told as one; `last_seq` says which of
     two tellings of a run is the newer. Events have no id: there is nothing to resume, a new stream begins with a new
-    `snapshot`, and so does this one when more has changed than can be told.
+    `snapshot`, and so does this one when more has changed than can be told. The topics `queues` and `workers` need the
+    scope `admin`: events of these names have what `GET /queues` and `GET /workers` answer, at first and once a second
+    if it has changed.
     """
+    if watched.others and not principal.may(Scope.ADMIN):
+        raise Forbidden(detail=f"The topics {', '.join(Topic)} need the scope {Scope.ADMIN}.")
     return EventStream(_changes(services, principal.owner, watched))
 
 
@@ -132,14 +158,21 @@ async def _changes(services: Services, owner: str | None, watched: Watched) -> A
     look = functools.partial(
         service.list_page, services.engine, limit=SNAPSHOT_RUNS, cursor=None, owner=owner, **chosen
     )
-    with services.lookout.changes(owner) as changes:
-        yield BEGINNING + encode_snapshot((await patiently(look, services.stopping)).items)
+
+    async def snapshot() -> bytes:
+        return encode_snapshot((await patiently(look, services.stopping)).items) if watched.runs else b""
+
+    with services.lookout.changes(owner) as changes, services.pulse.tells(changes, watched.others):
+        yield BEGINNING + await snapshot()
         async for runs in changes:
+            again = b""
             if changes.has_lost_track:
                 changes.has_lost_track = False
-                yield encode_snapshot((await patiently(look, services.stopping)).items)
+                again = await snapshot()
             newest = {run.id: run for run in runs if watched.fits(run)}
-            yield b"".join([encode_run("run", run, exclude=LARGE) for run in newest.values()]) or KEEPALIVE_COMMENT
+            told = [encode_run("run", run, exclude=LARGE) for run in newest.values()]
+            told += [encode_model(name, what) for name, what in changes.take_others().items()]
+            yield again + b"".join(told) or KEEPALIVE_COMMENT
             await asyncio.sleep(BREATH_SECONDS)
 
 

@@ -236,8 +236,8 @@ async def submit(
     action = services.actions.named(body.action)
     source = origin(principal, request)
     if again is not None:
-        source = replace(source, owner=again.owner, replay_of=again.replay_of)
-    if body.webhook is not None:
+        source = replace(source, owner=again.owner, webhooks=again.webhooks, replay_of=again.replay_of)
+    elif body.webhook is not None:
         source = await with_webhooks(source, services, {body.webhook})
     accepted = await service.accept(services.intake, action, body, source)
     run = await _preferred(services, accepted.run, request, response)

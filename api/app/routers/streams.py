@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 from typing_extensions import override
@@ -70,6 +71,11 @@ def encode_run(event: str, run: RunRead, *, seq: int | None = None, exclude: set
     """A run as the data of an event."""
     id_ = None if seq is None else str(seq)
     return format_sse_event(event=event, data_str=run.model_dump_json(exclude=exclude), id=id_)
+
+
+def encode_model(event: str, what: BaseModel) -> bytes:
+    """What a route answers, as the data of an event."""
+    return format_sse_event(event=event, data_str=what.model_dump_json())
 
 
 def encode_snapshot(runs: list[RunRead]) -> bytes:

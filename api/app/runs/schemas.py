@@ -89,6 +89,7 @@ RUN: dict[str, Any] = {
     "priority": 0,
     "lock": None,
     "tags": [],
+    "webhook": None,
     "schedule_at": None,
     "start_deadline": None,
     "created_at": "2026-01-05T09:30:00Z",
@@ -137,6 +138,9 @@ class RunCreate(BaseModel):
     )
     start_deadline: ScheduleTime | None = Field(
         default=None, description="A run that has not started by then fails, with the problem `/problems/too-late`."
+    )
+    max_attempts: Annotated[int, Field(strict=True, ge=1, le=100)] | None = Field(
+        default=None, description="How often it is tried in all; the action's own number if not given."
     )
     tags: list[Tag] = Field(default_factory=list, max_length=20)
     webhook: Annotated[str, StringConstraints(max_length=64)] | None = Field(
@@ -305,6 +309,7 @@ class RunRead(BaseModel):
     priority: int
     lock: str | None
     tags: list[str]
+    webhook: str | None = Field(description="The endpoint that is told of its end, if it named one.")
     schedule_at: AwareDatetime | None
     start_deadline: AwareDatetime | None
     created_at: AwareDatetime
@@ -358,7 +363,7 @@ def read_event(row: EventRow | dict[str, Any]) -> EventRead:
 
 _SAME_NAME = [
     "id", "action", "params", "result", "error", "attempt", "max_attempts", "queue", "priority", "lock", "tags",
-    "schedule_at", "start_deadline", "created_at", "started_at", "finished_at", "parent_id", "replay_of",
+    "webhook", "schedule_at", "start_deadline", "created_at", "started_at", "finished_at", "parent_id", "replay_of",
     "last_seq",
 ]  # fmt: skip
 

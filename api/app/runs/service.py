@@ -253,9 +253,12 @@ async def again(engine: AsyncEngine, run_id: str, edited: RunReplay, *, owner: s
         queue=edited.queue or row.queue,
         priority=row.priority if edited.priority is None else edited.priority,
         lock=row.lock,
+        max_attempts=row.max_attempts,
         tags=row.tags,
+        webhook=row.webhook,
     )
-    return Again(request, Origin(row.owner, row.trace_context, replay_of=row.id))
+    webhooks = frozenset({row.webhook} if row.webhook else ())
+    return Again(request, Origin(row.owner, row.trace_context, webhooks=webhooks, replay_of=row.id))
 
 
 async def prune(engine: AsyncEngine, *, older_than: timedelta) -> int:
@@ -306,7 +309,7 @@ def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
         "delay": request.delay or None,
         "start_deadline": request.start_deadline and request.start_deadline.isoformat(),
         "tags": request.tags,
-        "max_attempts": action.retry.max_attempts,
+        "max_attempts": request.max_attempts or action.retry.max_attempts,
         "trace_context": origin.trace_context,
         "owner": origin.owner,
         "webhook": request.webhook,

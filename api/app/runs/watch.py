@@ -7,6 +7,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
+from pydantic import BaseModel
+
 from app.runs.schemas import EventRead, RunRead, read_run
 
 SILENCE_SECONDS = 15.0
@@ -75,18 +77,29 @@ class Watch(_Inbox[Told]):
 
 
 class Changes(_Inbox[RunRead]):
-    """The runs of an owner that change, each as it is after some change."""
+    """The runs of an owner that change, each as it is after some change; and the newest of whatever else is told."""
 
     def __init__(self, owner: str | None, *, is_over: bool) -> None:
         super().__init__(is_over=is_over)
         self._owner = owner
         self.has_lost_track = False
         """Some have changed, and it is not known which."""
+        self._others: dict[str, BaseModel] = {}
 
     def lose_track(self) -> None:
         """Say that some have changed, and that it is not known which."""
         self.has_lost_track = True
         self._came.set()
+
+    def tell(self, name: str, what: BaseModel) -> None:
+        """Tell of something else, in the place of what was told under that name and has not been taken."""
+        self._others[name] = what
+        self._came.set()
+
+    def take_others(self) -> dict[str, BaseModel]:
+        """What else was told since this was asked last."""
+        others, self._others = self._others, {}
+        return others
 
     def put(self, rows: list[dict[str, Any]]) -> None:
         """Tell of those that are the owner's."""
