@@ -22,9 +22,9 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     insert = queries.insert_runs
 
-    async def note(database: queries.Database, runs: list[queries.NewRun]) -> list[queries.StoredRun]:
+    async def note(database: queries.Database, runs: list[queries.NewRun], **options: bool) -> Any:
         sizes.append(len(runs))
-        return await insert(database, runs)
+        return await insert(database, runs, **options)
 
     monkeypatch.setattr(queries, "insert_runs", note)
     return sizes
@@ -92,7 +92,7 @@ async def test_a_database_that_does_not_answer_is_said_to_everybody_who_waits(
 ) -> None:
     insert = queries.insert_runs
 
-    async def away(*_: Any) -> Any:
+    async def away(*_: Any, **__: Any) -> Any:
         raise ConnectorException
 
     monkeypatch.setattr(queries, "insert_runs", away)
@@ -100,6 +100,17 @@ async def test_a_database_that_does_not_answer_is_said_to_everybody_who_waits(
     assert [type(outcome) for outcome in outcomes] == [ConnectorException] * 3
     monkeypatch.setattr(queries, "insert_runs", insert)
     assert (await workshop.submit("nothing", n=4)).state == "queued"
+
+
+async def test_a_mistake_of_ours_is_told_to_everybody_who_waits(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wrong(*_: Any, **__: Any) -> Any:
+        raise TypeError("a mistake")
+
+    monkeypatch.setattr(queries, "insert_runs", wrong)
+    outcomes = await asyncio.gather(*(workshop.submit("nothing", n=n) for n in range(3)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [TypeError] * 3
 
 
 async def test_a_run_is_tried_as_often_as_it_asks(workshop: Workshop) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fastapi_rfc9457 import Problem
 from procrastinate.exceptions import ConnectorException
@@ -13,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.engine.connector import SQLAlchemyAsyncConnector, is_lock_timeout, is_refused_value, translated_errors
 from app.engine.link import Link
-from app.errors import IdempotencyInFlight, TooBusy
+from app.errors import IdempotencyInFlight, QuotaExceeded, TooBusy
 from app.outbound.postgres.database import autocommit
 from app.runs import keys, queries
 from app.runs.queries import NewRun
@@ -28,6 +30,19 @@ UNIQUE_AT_ONCE = 5
 """A unique run takes a transaction of its own, and a connection."""
 ROOM = 5_000
 """So many runs may wait for a statement; who comes then is told to come again."""
+
+
+Outcome = Stored | BaseException
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Bundle:
+    """Runs that were sent together, and somebody who waits for all of them."""
+
+    runs: list[NewRun]
+    briefly: bool
+    """Whether their ids are enough."""
+    outcomes: asyncio.Future[list[Outcome]]
 
 
 class Intake:
@@ -50,7 +65,9 @@ class Intake:
         self._links = (*self._idle, counting)
         count = functools.partial(queries.count_waiting_runs, counting)
         self._quota = None if max_queued is None else Quota(count, max_queued)
-        self._waiting: deque[tuple[NewRun, asyncio.Future[Stored]]] = deque()
+        self._waiting: deque[_Bundle] = deque()
+        self._gathered = 0
+        """How many runs wait for a statement."""
         self._storing: set[asyncio.Task[None]] = set()
         self._alone = asyncio.Semaphore(UNIQUE_AT_ONCE)
 
@@ -66,18 +83,32 @@ class Intake:
             TooBusy: too many wait for a statement already.
             QuotaExceeded: too many of this owner wait for a worker already.
         """
-        owner = run.get("owner")
-        if self._quota is not None and owner is not None:
-            await self._quota.admit(owner)
-        if unique is None:
-            return await self._put(run)
-        async with self._alone:
-            with translated_errors():
-                return await store_unique(self._connector, run, unique)
+        if refused := await self._refusal(run):
+            raise refused
+        if unique is not None:
+            return await self._store_unique(run, unique)
+        [outcome] = await self._put([run], briefly=False)
+        if isinstance(outcome, Stored):
+            return outcome
+        raise outcome
 
-    async def store_all(self, runs: Sequence[tuple[NewRun, Unique | None]]) -> list[Stored | BaseException]:
-        """Store runs and their jobs, each or the error that kept it out, in the order given."""
-        return await asyncio.gather(*(self.store(run, unique) for run, unique in runs), return_exceptions=True)
+    async def store_all(self, runs: Sequence[tuple[NewRun, Unique | None]]) -> list[Outcome]:
+        """Store runs and their jobs, each or the error that kept it out, in the order given.
+
+        Of those that are new nothing but their `id` is told.
+        """
+        outcomes: list[Outcome | None] = [await self._refusal(run) for run, _ in runs]
+        admitted = [n for n, outcome in enumerate(outcomes) if outcome is None]
+        plain = [n for n in admitted if runs[n][1] is None]
+        bundles = [plain[begin : begin + BATCH] for begin in range(0, len(plain), BATCH)]
+        stored = await asyncio.gather(*(self._put([runs[n][0] for n in bundle], briefly=True) for bundle in bundles))
+        for n, outcome in zip(plain, itertools.chain(*stored), strict=True):
+            outcomes[n] = outcome
+        alone = [(n, run, unique) for n in admitted for run, unique in [runs[n]] if unique is not None]
+        unique = await asyncio.gather(*(self._store_unique(run, key) for _, run, key in alone), return_exceptions=True)
+        for (n, _, _), outcome in zip(alone, unique, strict=True):
+            outcomes[n] = outcome
+        return [outcome for outcome in outcomes if outcome is not None]
 
     async def aclose(self) -> None:
         """Let the connections go."""
@@ -87,46 +118,77 @@ class Intake:
             link.close()
         await self._connector.close_async()
 
-    def _put(self, run: NewRun) -> asyncio.Future[Stored]:
-        if len(self._waiting) >= ROOM:
-            raise TooBusy(detail="Too many runs are being submitted at this moment.")
-        stored: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        self._waiting.append((run, stored))
+    async def _refusal(self, run: NewRun) -> BaseException | None:
+        owner = run.get("owner")
+        if self._quota is not None and owner is not None:
+            try:
+                await self._quota.admit(owner)
+            except (QuotaExceeded, ConnectorException) as error:
+                return error
+        return None
+
+    async def _store_unique(self, run: NewRun, unique: Unique) -> Stored:
+        async with self._alone:
+            with translated_errors():
+                return await store_unique(self._connector, run, unique)
+
+    def _put(self, runs: list[NewRun], *, briefly: bool) -> asyncio.Future[list[Outcome]]:
+        outcomes: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        if self._gathered >= ROOM:
+            outcomes.set_result([TooBusy(detail="Too many runs are being submitted at this moment.")] * len(runs))
+            return outcomes
+        self._gathered += len(runs)
+        self._waiting.append(_Bundle(runs, briefly, outcomes))
         # Not now: those that arrive in this turn of the loop go together.
         asyncio.get_running_loop().call_soon(self._go_on)
-        return stored
+        return outcomes
 
     def _go_on(self) -> None:
         while self._idle and self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
-            storing = asyncio.create_task(self._store(self._idle.pop(), batch))
+            storing = asyncio.create_task(self._store(self._idle.pop(), self._next()))
             self._storing.add(storing)
             storing.add_done_callback(self._storing.discard)
 
-    async def _store(self, link: Link, batch: list[tuple[NewRun, asyncio.Future[Stored]]]) -> None:
+    def _next(self) -> list[_Bundle]:
+        """What goes together: up to `BATCH` runs, which is what the largest bundle has."""
+        bundles, room = list[_Bundle](), BATCH
+        while self._waiting and len(self._waiting[0].runs) <= room:
+            bundles.append(self._waiting.popleft())
+            room -= len(bundles[-1].runs)
+        return bundles
+
+    async def _store(self, link: Link, bundles: list[_Bundle]) -> None:
+        runs = [run for bundle in bundles for run in bundle.runs]
+        self._gathered -= len(runs)
         try:
-            await self._store_or_split(link, batch)
+            outcomes = iter(await self._outcomes(link, runs, briefly=all(bundle.briefly for bundle in bundles)))
+            for bundle in bundles:
+                mine = list(itertools.islice(outcomes, len(bundle.runs)))
+                # Whoever has gone away meanwhile has his runs all the same.
+                if not bundle.outcomes.done():
+                    bundle.outcomes.set_result(mine)
         finally:
             self._idle.append(link)
             self._go_on()
 
-    async def _store_or_split(self, link: Link, batch: list[tuple[NewRun, asyncio.Future[Stored]]]) -> None:
+    async def _outcomes(self, link: Link, runs: list[NewRun], *, briefly: bool) -> list[Outcome]:
         try:
-            rows = await queries.insert_runs(link, [run for run, _ in batch])
-            originals = await self._originals([run for (run, _), row in zip(batch, rows, strict=True) if row is None])
+            rows = await queries.insert_runs(link, runs, briefly=briefly)
+            originals = await self._originals([run for run, row in zip(runs, rows, strict=True) if row is None])
         except ConnectorException as error:
-            if len(batch) > 1 and (is_refused_value(error) or is_lock_timeout(error)):
+            if len(runs) > 1 and (is_refused_value(error) or is_lock_timeout(error)):
                 # One of them is refused; the others have a right to be stored.
-                half = len(batch) // 2
-                await self._store_or_split(link, batch[:half])
-                await self._store_or_split(link, batch[half:])
-            else:
-                told = _told(error)
-                for _, stored in batch:
-                    _settle(stored, told)
-        else:
-            for (run, stored), row in zip(batch, rows, strict=True):
-                _settle(stored, Stored(row) if row is not None else _replayed(run, originals))
+                half = len(runs) // 2
+                return [
+                    *await self._outcomes(link, runs[:half], briefly=briefly),
+                    *await self._outcomes(link, runs[half:], briefly=briefly),
+                ]
+            return [_told(error)] * len(runs)
+        except Exception as error:  # noqa: BLE001 - our mistake: somebody waits all the same, and has to be told
+            return [error] * len(runs)
+        return [
+            Stored(row) if row is not None else _replayed(run, originals) for run, row in zip(runs, rows, strict=True)
+        ]
 
     async def _originals(self, runs: list[NewRun]) -> dict[keys.Key, queries.RunRow]:
         if not runs:
@@ -134,16 +196,6 @@ class Intake:
         with translated_errors():
             async with autocommit(self._connector.engine).connect() as connection:
                 return await keys.list_originals(connection, [_key(run) for run in runs])
-
-
-def _settle(stored: asyncio.Future[Stored], outcome: Stored | BaseException) -> None:
-    if stored.done():
-        # Whoever has gone away meanwhile has his run all the same.
-        return
-    if isinstance(outcome, Stored):
-        stored.set_result(outcome)
-    else:
-        stored.set_exception(outcome)
 
 
 def _told(error: ConnectorException) -> BaseException:

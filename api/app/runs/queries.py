@@ -57,10 +57,14 @@ job AS (
      WHERE asked.actor IS NOT NULL
 )
 """
+# The trigger on the jobs is told that the ledger is kept.
 _INSERT_RUNS = f"""
 WITH asked AS MATERIALIZED ({_ASKED}), {_INSERTED}
--- The trigger on the jobs is told that the ledger is kept.
 SELECT run.*, now() AS read_at, set_config('runledger.keeps_ledger', 'on', true) FROM run ORDER BY job_id
+"""
+_INSERT_RUNS_BRIEFLY = f"""
+WITH asked AS MATERIALIZED ({_ASKED}), {_INSERTED}
+SELECT run.id, set_config('runledger.keeps_ledger', 'on', true) FROM run ORDER BY job_id
 """
 # Whose key is taken is not stored. Keys in their order, and before the jobs: nobody waits for whom he keeps waiting.
 _INSERT_MARKED_RUNS = f"""
@@ -103,19 +107,21 @@ class Holder:
     attempt: int
 
 
-async def insert_runs(database: Database, runs: Sequence[NewRun]) -> list[StoredRun | None]:
+async def insert_runs(database: Database, runs: Sequence[NewRun], *, briefly: bool = False) -> list[StoredRun | None]:
     """Insert runs and their jobs, in one statement; NOTIFY rings for the workers at commit.
 
     Args:
         runs: action, params, queue, priority and max_attempts; optional: lock, queueing_lock, schedule_at or delay
             (seconds), start_deadline, tags, parent_id, replay_of, trace_context, owner, webhook; for the audit log
             actor and route; and principal, idempotency_key and fingerprint, all three or none.
+        briefly: their `id` is enough.
 
     Returns:
         The runs, in the order given; `None` for one whose idempotency key is taken.
     """
     if not any("idempotency_key" in run or run.get("tags") for run in runs):
-        return [*await database.execute_query_all_async(_INSERT_RUNS, runs=json.dumps(runs, default=str))]
+        statement = _INSERT_RUNS_BRIEFLY if briefly else _INSERT_RUNS
+        return [*await database.execute_query_all_async(statement, runs=json.dumps(runs, default=str))]
     placed = [{**run, "position": position} for position, run in enumerate(runs)]
     rows = await database.execute_query_all_async(_INSERT_MARKED_RUNS, runs=json.dumps(placed, default=str))
     stored = {row["position"]: row for row in rows}

@@ -136,8 +136,9 @@ def _prepared_or_problem(
 ) -> tuple[NewRun, Unique | None] | Problem:
     try:
         checked = RunCreate.model_validate(request)
-        key = origin.key and origin.key.of_item(number)
-        return _prepared(actions.named(checked.action), checked, replace(origin, key=key)), checked.unique
+        if origin.key is not None:
+            origin = replace(origin, key=origin.key.of_item(number))
+        return _prepared(actions.named(checked.action), checked, origin), checked.unique
     except ValidationError as error:
         return InvalidInput(errors=faults(error, f"/runs/{number}"))
     except InvalidInput as problem:
