@@ -7,16 +7,23 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench/results.json"
 Results = dict[str, dict[str, list[float]]]
 """Measurement → figure → median, least and greatest of the rounds."""
 
 BAR, ROW, LABEL = 330, 26, 270
 
 
-def write(results: Results, *, postgres: str, jobs: int, rounds: int) -> None:
-    """Write what was measured to where it is read."""
+def known() -> dict[str, Any]:
+    """What has been measured until now: measurement → how, and its figures."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def add(results: Results, *, postgres: str, jobs: int, rounds: int) -> None:
+    """Let what was measured take the place of what was measured before."""
     about = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "cores": os.cpu_count(),
@@ -24,10 +31,17 @@ def write(results: Results, *, postgres: str, jobs: int, rounds: int) -> None:
         "jobs": jobs,
         "rounds": rounds,
     }
-    (ROOT / "bench/results.json").write_text(json.dumps({"about": about, "results": results}, indent=1) + "\n")
+    measured = {name: about | {"figures": figures} for name, figures in results.items()}
+    RESULTS.write_text(json.dumps(known() | measured, indent=1) + "\n")
+
+
+def write() -> None:
+    """Write what has been measured to where it is read."""
+    measured = known()
+    results = {name: one["figures"] for name, one in measured.items()}
     (ROOT / "docs/images/bench.svg").write_text(plot(results["drain"]))
     table = "\n".join(
-        ["", heading(about), "", "| | measured | against | ratio |", "|---|---|---|---|", *rows(results), ""]
+        ["", heading(measured), "", "| | measured | against | ratio |", "|---|---|---|---|", *rows(results), ""]
     )
     for page in ("README.md", "bench/README.md"):
         path = ROOT / page
@@ -36,9 +50,12 @@ def write(results: Results, *, postgres: str, jobs: int, rounds: int) -> None:
         )
 
 
-def heading(about: dict[str, object]) -> str:
+def heading(measured: dict[str, Any]) -> str:
+    about = measured["drain"]
+    dates = sorted({one["date"] for one in measured.values()})
+    when = " to ".join(dict.fromkeys([dates[0], dates[-1]]))
     return (
-        f"{about['date']}, {about['cores']} shared cores, PostgreSQL {about['postgresql']} with default durability, "
+        f"{when}, {about['cores']} shared cores, PostgreSQL {about['postgresql']} with default durability, "
         f"{about['jobs']:,} no-op jobs, one worker process, medians of {about['rounds']} rounds:"
     )
 
@@ -47,6 +64,8 @@ def rows(results: Results) -> list[str]:
     """One line for each promise of speed."""
     drain, backlog = _medians(results["drain"]), _medians(results["backlog"])
     latency, idle = _medians(results["latency"]), _medians(results["idle"])
+    streams, pages = _medians(results["streams"]), _medians(results["pages"])
+    slowest = max(pages, key=lambda name: pages[name])
     submit, batch = _medians(results["submit"]), _medians(results["batch"])
     ours, plain = drain["Runledger, runs with the full ledger"], drain["Runledger, jobs without runs"]
     return [
@@ -79,6 +98,9 @@ def rows(results: Results) -> list[str]:
         f"| an idle worker, 50,000 runs scheduled | {idle['queries/s']:.1f} queries/s, "
         f"{idle['rows read/s']:.0f} rows/s, {idle['CPU, ms/s']:.0f} ms CPU/s | | |",
         f"| memory after 200,000 runs minus after 20,000 | {results['memory']['growth, MB'][0]:.1f} MB | | |",
+        f"| 1,000 streams over 50 runs that tell their progress | p95 {streams['p95, ms']:.0f} ms, "
+        f"{streams['memory growth, MB']:.0f} MB more | | |",
+        f"| a page of 50 out of 1,000,000 runs, by the slowest filter ({slowest}) | {pages[slowest]:.1f} ms | | |",
     ]
 
 

@@ -3,7 +3,8 @@
 usage: python bench/run.py [--rounds 3] [--jobs 20000] [--only drain,latency]
 
 Contenders take turns, each round on fresh databases; the medians count, and of those the ratios: the machine is shared.
-Writes bench/results.json, docs/images/bench.svg and the table in README.md and bench/README.md.
+What was measured takes its place in bench/results.json, of which docs/images/bench.svg and the table in README.md and
+bench/README.md are made. What is compared with each other was always measured in one run.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import argparse
 import statistics
 
 from measurements import MEASUREMENTS
-from report import Results, write
+from report import Results, add, known, write
 from server import Server
 
-ONCE = {"idle", "memory", "streams"}
+ONCE = {"idle", "memory", "streams", "pages"}
 """These last for minutes, and hardly differ from round to round."""
 
 
@@ -38,8 +39,9 @@ def main() -> None:
             for figure, (median, low, high) in results[name].items():
                 print(f"{name:10} {figure:40} {median:10,.1f}   ({low:,.1f} … {high:,.1f})", flush=True)
         version = server.query("SHOW server_version")[0][0]
-    if set(results) == set(MEASUREMENTS):
-        write(results, postgres=version, jobs=given.jobs, rounds=given.rounds)
+    add(results, postgres=version, jobs=given.jobs, rounds=given.rounds)
+    if set(known()) == set(MEASUREMENTS):
+        write()
 
 
 if __name__ == "__main__":
