@@ -87,8 +87,9 @@ def create_app(opened: Callable[[dict[str, str]], contextlib.AbstractAsyncContex
         return RunRead(
             id=f"run_{number}", action=body.action, state=RunState.QUEUED, params=body.params, result=None, error=None,
             progress=None, attempt=0, max_attempts=5, queue=body.queue or "default", priority=body.priority or 0,
-            lock=body.lock, tags=body.tags, webhook=None, schedule_at=body.schedule_at, start_deadline=body.start_deadline,
-            created_at=now, started_at=None, finished_at=None, worker=None, parent_id=None, replay_of=None,
+            lock=body.lock, tags=body.tags, webhook=None, schedule_at=body.schedule_at,
+            start_deadline=body.start_deadline, created_at=now, started_at=None, finished_at=None, worker=None,
+            parent_id=None, replay_of=None,
             trace_id=None, last_seq=0,
             links=Links(self=f"/runs/{number}", events="", result="", cancel="", retry="", replay="", why=""),
         )  # fmt: skip

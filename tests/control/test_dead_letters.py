@@ -151,6 +151,25 @@ async def test_more_than_one_request_sees_to_is_told(
     }  # fmt: skip
 
 
+async def test_every_group_is_on_one_page_in_order(api: httpx2.AsyncClient, workshop: Workshop) -> None:
+    for kind in ("red", "green", "blue", "grey", "white"):
+        await workshop.execute(f"""
+            INSERT INTO action_runs (id, job_id, action, params, state, queue, priority, finished_at)
+            SELECT 'run_20260101T000000Z_' || substr(md5('{kind}'), 1, 8), nextval('procrastinate_jobs_id_seq'),
+                   '{kind}', '{{}}', 'failed', 'default', 0,
+                   timestamptz '2026-01-01T00:00:00Z' + length('{kind}') * interval '1 h'
+        """)
+    whole = (await api.get("/dead-letters")).json()
+    assert (len(whole["items"]), whole["next"]) == (5, None)
+    paged, query = [], {"limit": 2}
+    while query.get("cursor", "") is not None:
+        page = (await api.get("/dead-letters", params=query)).json()
+        paged += page["items"]
+        query = {"limit": 2, "cursor": page["next"]}
+    assert paged == whole["items"]
+    assert (await api.get("/dead-letters?cursor=x")).json()["type"] == "/problems/invalid-cursor"
+
+
 @pytest.mark.parametrize(("fingerprint", "status"), [("0" * 32, 404), ("nothing", 422), ("A" * 32, 422)])
 async def test_a_fingerprint_that_there_is_not_is_told(api: httpx2.AsyncClient, fingerprint: str, status: int) -> None:
     for ask in ("retry", "discard"):

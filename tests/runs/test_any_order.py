@@ -36,7 +36,7 @@ from app.engine.rescue import Rescue
 from app.errors import RunFinal, RunNotFailed
 from app.outbound.postgres.database import make_engine
 from app.runs import service
-from app.runs.schemas import RunCreate, RunRead
+from app.runs.schemas import RunCreate, RunRead, RunReplay
 
 T = TypeVar("T")
 
@@ -129,6 +129,16 @@ class Ledger(RuleBasedStateMachine):
             with pytest.raises(RunNotFailed):
                 self.bench.do(service.retry(self.bench.workshop.engine, run.id))
             assert self._get(run) == before
+
+    @rule(target=runs, run=runs)
+    def replay(self, run: RunRead) -> RunRead:
+        before = self._get(run)
+        again = self.bench.do(service.again(self.bench.workshop.engine, run.id, RunReplay()))
+        action = self.bench.workshop.action["work"]
+        new = self.bench.do(service.accept(self.bench.workshop.intake, action, again.request, again.origin)).run
+        assert (new.replay_of, new.state, new.lock, new.attempt) == (run.id, "queued", run.lock, 0)
+        assert self._get(run) == before
+        return new
 
     @rule()
     def time_passes(self) -> None:

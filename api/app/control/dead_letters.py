@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 from procrastinate.exceptions import UniqueViolation
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -10,19 +12,39 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.control import queries
 from app.control.schemas import DeadLetter, DeadLetterList, DeadLetterOutcome
 from app.engine.connector import translated_errors
-from app.errors import DeadLetterNotFound
+from app.errors import DeadLetterNotFound, InvalidCursor
 from app.outbound.postgres.database import autocommit
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CURSOR = re.compile(r"([0-9a-f]{32})_(\d{1,17})")
 
 BATCH = 100
 BATCHES = 100
 """So many one request sees to, each a transaction of its own."""
 
 
-async def list_all(engine: AsyncEngine, *, action: str | None, limit: int) -> DeadLetterList:
-    """Failures by likeness, those seen last first."""
+async def list_page(engine: AsyncEngine, *, action: str | None, limit: int, cursor: str | None) -> DeadLetterList:
+    """Failures by likeness, those seen last first.
+
+    Raises:
+        InvalidCursor: it is not the `next` of a page.
+    """
+    seen, after = (None, "") if cursor is None else _place(cursor)
     async with autocommit(engine).connect() as connection:
-        rows = await queries.list_dead_letters(connection, action=action, limit=limit)
-    return DeadLetterList(items=[DeadLetter.model_validate(dict(row._mapping)) for row in rows])
+        rows = await queries.list_dead_letters(connection, action=action, seen=seen, after=after, limit=limit + 1)
+    items = [DeadLetter.model_validate(dict(row._mapping)) for row in rows[:limit]]
+    return DeadLetterList(items=items, next=_cursor(items[-1]) if len(rows) > limit else None)
+
+
+def _cursor(letter: DeadLetter) -> str:
+    return f"{letter.fingerprint}_{(letter.last_seen - _EPOCH) // timedelta(microseconds=1)}"
+
+
+def _place(cursor: str) -> tuple[datetime, str]:
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
+        raise InvalidCursor(detail="The cursor did not come from this API.")
+    return _EPOCH + timedelta(microseconds=int(found[2])), found[1]
 
 
 async def retry(engine: AsyncEngine, fingerprint: str) -> DeadLetterOutcome:

@@ -298,7 +298,10 @@ SELECT letter.fingerprint, letter.count, letter.first_seen, letter.last_seen, ru
                max(job_id) AS newest
           FROM action_runs
          WHERE fingerprint IS NOT NULL AND (CAST(:action AS text) IS NULL OR action = :action)
-         GROUP BY fingerprint ORDER BY last_seen DESC, fingerprint LIMIT :limit) AS letter
+         GROUP BY fingerprint
+        HAVING CAST(:seen AS timestamptz) IS NULL OR max(finished_at) < :seen
+            OR (max(finished_at) = :seen AND fingerprint > :after)
+         ORDER BY last_seen DESC, fingerprint LIMIT :limit) AS letter
   JOIN action_runs AS run ON run.job_id = letter.newest
  ORDER BY letter.last_seen DESC, letter.fingerprint
 """
@@ -320,9 +323,16 @@ RETURNING id
 """
 
 
-async def list_dead_letters(connection: AsyncConnection, *, action: str | None, limit: int) -> Sequence[Row[Any]]:
-    """Failures that are alike, those seen last first: how many, since when, and the newest run of each."""
-    return (await connection.execute(text(_LIST_DEAD_LETTERS), {"action": action, "limit": limit})).all()
+async def list_dead_letters(
+    connection: AsyncConnection, *, action: str | None, seen: datetime | None, after: str, limit: int
+) -> Sequence[Row[Any]]:
+    """Failures that are alike, those seen last first: how many, since when, and the newest run of each.
+
+    Args:
+        seen: when those were seen last behind which to begin, of which `after` is the last fingerprint.
+    """
+    arguments = {"action": action, "seen": seen, "after": after, "limit": limit}
+    return (await connection.execute(text(_LIST_DEAD_LETTERS), arguments)).all()
 
 
 async def list_dead_jobs(connection: AsyncConnection, *, fingerprint: str, after: int, limit: int) -> Sequence[int]:

@@ -185,6 +185,7 @@ class DeadLetterList(BaseModel):
     """Failures by likeness, those seen last first."""
 
     items: list[DeadLetter]
+    next: str | None = Field(description="The `cursor` of the next page; null on the last one.")
 
 
 class DeadLetterOutcome(BaseModel):

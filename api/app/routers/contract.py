@@ -31,6 +31,11 @@ _LOCATION = {"Location": "Where the run is."}
 _RETRY_AFTER = {"Retry-After": "Seconds to wait before looking again; not sent once the run has ended."}
 _CANONICAL = {"Link": 'The run itself, in the canonical words (`rel="canonical"`).'}
 # By operation and status; a route may also say it in its own `responses`.
+STANDING = {
+    "RateLimit": 'How many more requests you may make, and for how many seconds: `"default";r=…;t=…` (RFC 9651).',
+    "RateLimit-Policy": 'How many requests are allowed in how many seconds: `"default";q=…;w=…`.',
+}
+"""Answers to who had to say who he is, unless nothing limits him."""
 HEADERS: dict[tuple[str, str], dict[str, str]] = {
     ("submitRun", "202"): _LOCATION | _RETRY_AFTER,
     ("runAction", "202"): _LOCATION | _RETRY_AFTER | _CANONICAL,
@@ -93,6 +98,8 @@ def complete(document: Json) -> Json:
             _show_requests(media, schemas)
         for status, response in operation["responses"].items():
             told = HEADERS.get((operation["operationId"], status), {})
+            if operation["security"] and status.startswith("2"):
+                told = told | STANDING
             if told:
                 response["headers"] = {name: _header(text) for name, text in told.items()} | response.get("headers", {})
             for media_type, media in response.get("content", {}).items():

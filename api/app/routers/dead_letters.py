@@ -9,7 +9,7 @@ from fastapi_rfc9457.server import problems
 
 from app.control import dead_letters
 from app.control.schemas import DeadLetterList, DeadLetterOutcome
-from app.errors import DeadLetterNotFound, Forbidden, InvalidInput, Unauthorized
+from app.errors import DeadLetterNotFound, Forbidden, InvalidCursor, InvalidInput, Unauthorized
 from app.routers.dependencies import ServicesDep
 from app.routers.security import Administers
 from app.routers.strict import StrictRoute
@@ -20,15 +20,18 @@ router = APIRouter(prefix="/dead-letters", tags=["dead letters"], route_class=St
 Fingerprint = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="As `GET /dead-letters` tells it.")]
 
 
-@router.get("", operation_id="listDeadLetters", responses=problems(Unauthorized, Forbidden, InvalidInput))
+@router.get(
+    "", operation_id="listDeadLetters", responses=problems(Unauthorized, Forbidden, InvalidCursor, InvalidInput)
+)
 async def list_dead_letters(
     services: ServicesDep,
     principal: Administers,  # noqa: ARG001
     action: Annotated[str | None, Query(max_length=64, pattern=NO_NUL)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
 ) -> DeadLetterList:
     """Failed runs that nobody has discarded, grouped by what went wrong; the group seen last comes first."""
-    return await dead_letters.list_all(services.engine, action=action, limit=limit)
+    return await dead_letters.list_page(services.engine, action=action, limit=limit, cursor=cursor)
 
 
 @router.post(
