@@ -75,11 +75,12 @@ clean: ## Remove what was set up: .venv and the embedded database
 .venv/.dev: requirements/dev.txt pyproject.toml
 	@$(call install,dev)
 
+# Not compiled: Python does that for what is imported, and most of it is not, in the first minutes.
 define install
 	test -n "$(PYTHON)" || { echo "Runledger needs Python 3.11 or newer with venv; set PYTHON=/path/to/python3."; exit 1; }; \
 	echo "Setting up .venv from requirements/$(1).txt (once; about a minute) …"; \
 	test -x $(PY) || "$(PYTHON)" -m venv .venv; \
-	{ $(PIP) --require-hashes -r requirements/$(1).txt 2>.venv/pip.log || touch .venv/failed; } \
+	{ $(PIP) --no-compile --require-hashes -r requirements/$(1).txt 2>.venv/pip.log || touch .venv/failed; } \
 		| awk '/^(Collecting|Requirement already)/ { printf "\r  %d packages", ++n; fflush() } \
 			/^Installing/ { printf ", installing" } END { print "" }'; \
 	if test -e .venv/failed; then rm .venv/failed; cat .venv/pip.log; exit 1; fi; \
