@@ -20,6 +20,7 @@ from app.errors import InvalidInput, Rejected, UnknownAction
 from app.runs.child import call_in_child, check_importable
 from app.runs.context import Run, begin
 from app.runs.problems import faults
+from app.runs.queries import NewRun
 from app.runs.values import check_storable
 
 NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
@@ -52,6 +53,23 @@ class Action:
         # Again: what was text may have become a number that is not finite.
         check_storable(checked, "/params")
         return checked
+
+    def ask(self, params: dict[str, Any]) -> NewRun:
+        """A run of it, with its task's own options.
+
+        Raises:
+            InvalidInput: the params do not fit its input.
+        """
+        task = self.task
+        return {
+            "action": self.name,
+            "params": self.check(params),
+            "queue": task.queue,
+            "priority": task.priority,
+            "lock": task.lock,
+            "queueing_lock": task.queueing_lock,
+            "max_attempts": self.retry.max_attempts,
+        }
 
 
 class Actions(Mapping[str, Action]):
@@ -124,7 +142,7 @@ class Actions(Mapping[str, Action]):
             check_importable(name, function)
 
         async def perform(context: JobContext, /, **params: Any) -> Any:
-            run = await begin(context)
+            run = await begin(context, self.ask)
             try:
                 arguments = signature.arguments(run, params)
                 result = await (function(*arguments) if signature.is_async else call_in_child(function, arguments))
@@ -148,6 +166,15 @@ class Actions(Mapping[str, Action]):
         if action is None:
             raise UnknownAction(detail="There is no action of that name. GET /actions lists those there are.")
         return action
+
+    def ask(self, name: str, params: dict[str, Any]) -> NewRun:
+        """A run of an action.
+
+        Raises:
+            UnknownAction: there is none of that name.
+            InvalidInput: the params do not fit its input.
+        """
+        return self.named(name).ask(params)
 
     @override
     def __getitem__(self, name: str) -> Action:
