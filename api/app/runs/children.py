@@ -58,11 +58,12 @@ class Children:
             there = await waits.list_children(connection, self._holder.run_id, keys=list(runs))
             for name, row in there.items():
                 _check_same(name, runs[name], row, is_named=key is not None)
-            new = {
-                name: waits.as_child(run, self._holder.run_id, parent)
-                for name, run in runs.items()
-                if name not in there
+            inherited = {
+                "parent_id": self._holder.run_id,
+                "owner": parent.owner,
+                "trace_context": parent.trace_context,
             }
+            new = {name: run | inherited for name, run in runs.items() if name not in there}
             stored = await self._stored(Within(self._connector, connection), new)
             await waits.insert_children(connection, self._holder.run_id, stored)
         return [there[name].id if name in there else stored[name]["id"] for name in runs]

@@ -1,5 +1,8 @@
-"""Every statement about children, signals, and what runs wait for. Who reads what is there and notes that it waits for
-the rest does both under the run's lock (`lock_wait`), as does whoever brings it: the trigger on ends, or a signal."""
+"""Every statement about children, signals, and what runs wait for.
+
+Who looks at what is there and notes that a run waits for the rest does both under that run's lock (`lock_wait`), as
+does whoever brings it: the trigger on ends, or the sender of a signal.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.runs.queries import Holder, NewRun, StoredRun
+from app.runs.queries import Holder, StoredRun
 
 
 async def lock_wait(connection: AsyncConnection, run_id: str) -> None:
@@ -138,8 +141,3 @@ async def wake_for_signal(connection: AsyncConnection, run_id: str, name: str) -
         SELECT runledger_wake_v1(array_agg(job_id)) FROM over
     """)
     await connection.execute(statement, {"run_id": run_id, "name": name})
-
-
-def as_child(run: NewRun, parent_id: str, parent: Row[Any]) -> NewRun:
-    """The run as a child: of whom its parent is, and in its trace."""
-    return {**run, "parent_id": parent_id, "owner": parent.owner, "trace_context": parent.trace_context}
