@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -38,6 +38,8 @@ class Action:
     output: TypeAdapter[Any]
     retry: Retry
     task: Task[..., Any, ...]
+    call: Callable[[Run, dict[str, Any]], Awaitable[Any]]
+    """Calls the function, with a run and params as they are stored; what it returns, in JSON."""
 
     def check(self, params: dict[str, Any]) -> dict[str, Any]:
         """The params as they are stored: valid, in JSON, without what was not sent.
@@ -141,20 +143,23 @@ class Actions(Mapping[str, Action]):
         if not signature.is_async:
             check_importable(name, function)
 
+        async def call(run: Run, params: dict[str, Any]) -> Any:
+            arguments = signature.arguments(run, params)
+            result = await (function(*arguments) if signature.is_async else call_in_child(function, arguments))
+            return signature.stored(result)
+
         async def perform(context: JobContext, /, **params: Any) -> Any:
             run = await begin(context, self.ask)
             try:
-                arguments = signature.arguments(run, params)
-                result = await (function(*arguments) if signature.is_async else call_in_child(function, arguments))
+                return await call(run, params)
             finally:
                 await run.written()
-            return signature.stored(result)
 
         perform.__wrapped__ = function  # pyright: ignore[reportFunctionMemberAccess]
 
         task = self._app.task(name=name, retry=retry, pass_context=True, **options)(perform)
         description = inspect.getdoc(function) or ""
-        return Action(name, description, signature.input, signature.output, retry, task)
+        return Action(name, description, signature.input, signature.output, retry, task, call)
 
     def named(self, name: str) -> Action:
         """The action of that name.

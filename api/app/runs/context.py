@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ParamSpec, TypeVar, get_type_hints
+from typing import Any, ParamSpec, TypeVar
 
 from procrastinate.exceptions import ConnectorException
 from procrastinate.job_context import JobContext
-from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.journal import Outcome, Policy
@@ -24,7 +22,8 @@ from app.outbound.postgres.database import autocommit
 from app.runs import queries, signals
 from app.runs.children import Ask, Children
 from app.runs.queries import Holder
-from app.runs.values import check_storable, storable_text
+from app.runs.steps import Steps
+from app.runs.values import storable_text
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class Run:
         """The outbound clients of this worker."""
         self._engine = engine
         self._holder = holder
-        self._steps = steps
+        self._steps = Steps(steps, self._keep_step)
         self._children = children
         self._extend = extend
         self._progress: _Coalesced | None = None
@@ -86,16 +85,7 @@ class Run:
         The result is stored under `name` before this returns, and a later attempt gets the stored result. Names are
         stored, so they never change meaning. The result must fit JSON; it is read back by the function's return hint.
         """
-        result_type = TypeAdapter[R](_return_hint(function))
-        if name in self._steps:
-            return result_type.validate_python(self._steps[name])
-        result = await function(*args, **kwargs)
-        stored = result_type.dump_python(result, mode="json")
-        check_storable(stored, f"/steps/{name}")
-        async with autocommit(self._engine).connect() as connection:
-            _held(await queries.insert_step(connection, self._holder, name=name, result=stored))
-        self._steps[name] = stored
-        return result
+        return await self._steps.step(name, function, *args, **kwargs)
 
     async def spawn(self, action: str, params: dict[str, Any] | None = None, *, key: str | None = None) -> str:
         """Submit a child: a run that belongs to whom this one belongs. It goes on whether this one waits for it or not.
@@ -144,6 +134,10 @@ class Run:
         """Wait until the last progress is written."""
         if self._progress is not None:
             await self._progress.close()
+
+    async def _keep_step(self, name: str, result: Any) -> None:
+        async with autocommit(self._engine).connect() as connection:
+            _held(await queries.insert_step(connection, self._holder, name=name, result=result))
 
     async def _write_progress(self, value: dict[str, Any]) -> None:
         await self._append("progress", value)
@@ -194,11 +188,6 @@ async def _steps(engine: AsyncEngine, holder: Holder) -> dict[str, Any]:
 def _held(written: bool) -> None:
     if not written:
         raise RunLost
-
-
-def _return_hint(function: Callable[..., Any]) -> Any:
-    target = function if inspect.isroutine(function) else type(function).__call__
-    return get_type_hints(target).get("return", Any)
 
 
 class _Coalesced:
