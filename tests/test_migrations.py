@@ -28,7 +28,7 @@ from app.errors import ConfigurationError
 from app.runs.state import RunState
 from app.webhooks.models import Base
 
-HEAD = "app_0009"
+HEAD = "app_0012"
 REVISIONS = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
 
 # Everything that a schema consists of; enum labels without their order, which upstream's own two ways differ in.

@@ -10,6 +10,7 @@
     │   ├── UnknownAction    404   RunNotFound      404   WebhookNotFound  404   DeliveryNotFound 404
     │   ├── ScheduleNotFound 404   DeadLetterNotFound 404
     │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409   NotUnique 409   NoResult 409
+    │   ├── SignalSent       409
     │   ├── TooManyWebhooks  409   WebhookDisabled  409   DeliveryPending  409
     │   ├── ScheduleExists   409   ScheduleDeclared 409
     │   ├── RequestTooSlow   408   BodyTooLarge     413   UrlTooLong       414   HeadersTooLarge  431
@@ -26,8 +27,10 @@
     ├── Unavailable              the other side is down or slow: retry with backoff
     │   └── RateLimited          … and it said when: retry after that
     └── Rejected                 the other side said no: do not retry
+        └── ChildFailed   SignalTimeout   what the run waited for has failed, or has not come
 
     NotBegun                     the action has not begun: put it back
+    RunWaits                     the run waits: this attempt ends here, and goes on from the top
     RunLost                      this worker no longer holds the run: stop quietly
     ConfigurationError           the process cannot start like this; the message says what to set
 """
@@ -157,7 +160,7 @@ class RunNotFound(Refused):
 
 
 class RunFinal(Refused):
-    """The run has already ended, so it cannot be cancelled. Read it with `GET /runs/{id}`."""
+    """The run has already ended: it can neither be cancelled nor be told anything. Read it with `GET /runs/{id}`."""
 
     title = "The run has ended"
     status = 409
@@ -170,6 +173,13 @@ class RunNotFailed(Refused):
     title = "The run has not failed"
     status = 409
     state: str
+
+
+class SignalSent(Refused):
+    """The run was sent this signal with other data, and the first counts. Send the next one under a name of its own."""
+
+    title = "The signal was sent before"
+    status = 409
 
 
 class AlreadyQueued(Refused):
@@ -396,6 +406,22 @@ class Rejected(ActionError):
     """The other side said no, and will say no again. Do not retry."""
 
     retryable: ClassVar[bool] = False
+
+
+class ChildFailed(Rejected):
+    """A child that the run waited for has failed or was cancelled. To go on all the same, `gather` by "continue"."""
+
+
+class SignalTimeout(Rejected):
+    """The signal has not come in time. Catch it to do without; the run will not be told of it any more."""
+
+
+class RunWaits(BaseException):
+    """The run waits for its children or for a signal, and needs no worker meanwhile.
+
+    A `BaseException`, so that an action's `except Exception` does not swallow it. When what it waits for has come, the
+    action is called again, and finds its steps and its children stored.
+    """
 
 
 class RunLost(BaseException):

@@ -23,7 +23,7 @@ from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.retry import Retry
 from app.outbound.clients import open_clients
 from app.outbound.postgres.database import make_engine
-from app.runs import bulk, service
+from app.runs import bulk, children, service
 from app.runs.actions import Actions
 from app.runs.bulk import Hands
 from app.runs.context import Run
@@ -91,6 +91,12 @@ class Slept(BaseModel):
     message: str | None
 
 
+class Cancelled(BaseModel):
+    """How many runs were cancelled, or asked to stop."""
+
+    runs: int
+
+
 class Pruned(BaseModel):
     """How many runs, deliveries of webhooks and entries of the audit log were deleted."""
 
@@ -154,6 +160,13 @@ async def bulk_runs(run: Run, asked: BulkRuns) -> BulkDone:
     engine = procrastinate_app.connector.engine
     async with contextlib.aclosing(Intake(engine, timeout=settings.db_timeout_seconds)) as intake:
         return await bulk.perform(run, asked, Hands(engine, procrastinate_app.job_manager, action, intake))
+
+
+@action(children.CANCEL_CHILDREN)
+async def cancel_children(run_id: str) -> Cancelled:
+    """Cancel the children of a run that was cancelled. Submitted by the end of that run, and by nobody else."""
+    engine = procrastinate_app.connector.engine
+    return Cancelled(runs=await children.cancel_all(engine, procrastinate_app.job_manager, run_id))
 
 
 @procrastinate_app.periodic(cron="17 3 * * *")

@@ -12,6 +12,7 @@ from tests.support.workshop import Workshop
 from app.control import queries
 from app.engine.limits import Limit, Rate
 from app.engine.retry import Retry
+from app.runs.context import Run
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,14 @@ def actions(workshop: Workshop) -> None:
 
     @workshop.action(limit=Limit(rate=Rate(1, seconds=3600)))
     async def slow() -> None: ...
+
+    @workshop.action()
+    async def parent(run: Run) -> None:
+        await run.gather([("flaky", {}), ("echo", {}), ("flaky", {})])
+
+    @workshop.action()
+    async def approval(run: Run, timeout: float | None) -> None:
+        await run.wait_for("approved", timeout=timeout)
 
 
 @pytest.fixture
@@ -81,6 +90,26 @@ async def codes(api: httpx2.AsyncClient, run_id: str) -> list[str]:
 async def test_it_is_scheduled(api: httpx2.AsyncClient) -> None:
     [reason] = await why(api, await submit(api, schedule_at="2999-01-01T00:00:00Z"))
     assert (reason["code"], reason["until"]) == ("scheduled", "2999-01-01T00:00:00Z")
+
+
+async def test_it_waits_for_children(api: httpx2.AsyncClient, workshop: Workshop) -> None:
+    run = await submit(api, "parent")
+    await workshop.drain()
+    [reason] = await why(api, run)
+    assert (reason["code"], reason["until"]) == ("waits_for_children", None)
+    assert "waits for 2 children to end" in reason["message"]
+    assert (await api.get(f"/runs/{run}")).json()["schedule_at"] is None
+
+
+@pytest.mark.parametrize("timeout", [None, 3600])
+async def test_it_waits_for_a_signal(api: httpx2.AsyncClient, workshop: Workshop, timeout: float | None) -> None:
+    run = await submit(api, "approval", params={"timeout": timeout})
+    await workshop.drain()
+    [reason] = await why(api, run)
+    assert (reason["code"], reason["key"]) == ("waits_for_signal", "approved")
+    assert (reason["until"] is not None) == (" until 2" in reason["message"]) == (timeout is not None)
+    await api.post(f"/runs/{run}/signals/approved")
+    assert await codes(api, run) == ["next"]
 
 
 async def test_it_is_backing_off(api: httpx2.AsyncClient, workshop: Workshop) -> None:

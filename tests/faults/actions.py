@@ -55,6 +55,15 @@ def register(action: Actions, effects: Effects) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     @action(retry=SOON)
+    async def family(run: Run, size: int, seconds: float = 0, dies: bool = False) -> int:
+        """Wait for children; the first attempt dies between spawning them and waiting, if it is to."""
+        with effects.of(run):
+            ids = [await run.spawn("nap", {"seconds": seconds}) for _ in range(size)]
+            if dies and run.attempt == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return len(await run.gather(ids))
+
+    @action(retry=SOON)
     async def block(run: Run, seconds: float) -> None:
         with effects.of(run):
             time.sleep(seconds)  # noqa: ASYNC251 - that is the fault

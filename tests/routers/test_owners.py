@@ -54,6 +54,7 @@ async def test_another_s_run_is_the_404_of_one_that_is_not_there(api: httpx2.Asy
         ("POST", "/cancel"),
         ("POST", "/retry"),
         ("POST", "/replay"),
+        ("POST", "/signals/approved"),
     ):
         theirs = await api.request(method, f"/runs/{hers['id']}{path}", headers=BOB)
         nobodys = await api.request(method, f"/runs/run_20200101T000000Z_00000000{path}", headers=BOB)

@@ -56,6 +56,7 @@ ROUTES = {
     "POST /runs/{run_id}/cancel": "changes",
     "POST /runs/{run_id}/retry": "changes",
     "POST /runs/{run_id}/replay": "changes",
+    "POST /runs/{run_id}/signals/{name}": "changes",
     "GET /runs/{run_id}/result": "looks at",
     "GET /runs/{run_id}/why": "looks at",
     "GET /events": "sees",
@@ -228,7 +229,7 @@ async def test_another_s_run_and_no_run_are_told_apart_by_nobody(
         answers = [
             await call(
                 method,
-                path.format(run_id=run, job_id=run, task_id=run, webhook_id=hook, delivery_id="none"),
+                path.format(run_id=run, job_id=run, task_id=run, name="x", webhook_id=hook, delivery_id="none"),
                 everybody["another"],
             )
             for run, hook in ((run_id, endpoint), ("run_20200101T000000Z_00000000", unknown))

@@ -85,6 +85,8 @@ _GET_FACTS = f"""
 WITH live AS MATERIALIZED ({_LIVE_WORKERS})
 SELECT now() AS now, run.state, run.action, run.queue, run.attempt, run.error, run.worker_id, run.started_at,
        run.finished_at, job.scheduled_at AS due_at, coalesce(job.attempts, 0) AS attempts, job.lock,
+       wait.signal, (SELECT count(*)::int FROM run_children
+                      WHERE parent_id = wait.run_id AND is_awaited AND wait.signal IS NULL) AS awaited,
        CASE WHEN CAST(:owner AS text) IS NULL OR holder.owner = :owner THEN holder.id END AS holder_id,
        holder.since AS holder_since, coalesce(holder.is_held, false) AS is_held,
        pause.queue_name IS NOT NULL AS is_paused, pause.paused_by, pause.reason AS pause_reason, pause.resume_at,
@@ -93,6 +95,7 @@ SELECT now() AS now, run.state, run.action, run.queue, run.attempt, run.error, r
        worker.listening, worker.knowing, worker.slots, line.ahead, past.mean_seconds
   FROM action_runs AS run
   LEFT JOIN procrastinate_jobs AS job ON job.id = run.job_id
+  LEFT JOIN run_waits AS wait ON wait.run_id = run.id
   LEFT JOIN queue_pauses AS pause
          ON pause.queue_name = run.queue AND coalesce(pause.resume_at > now(), true)
   LEFT JOIN limits ON limits.task_name = run.action AND job.limit_key IS NOT NULL

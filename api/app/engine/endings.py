@@ -53,11 +53,16 @@ class Released:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """It waits for something that the database knows: back until that has come, the attempt given back."""
+
+
+@dataclass(frozen=True)
 class Lost:
     """Another attempt holds it: there is nothing to write."""
 
 
-Ending = Succeeded | Failed | Retried | Cancelled | Released | Lost
+Ending = Succeeded | Failed | Retried | Cancelled | Released | Waiting | Lost
 
 
 UNTOLD = Failed(

@@ -18,9 +18,9 @@ from procrastinate.jobs import DeleteJobCondition
 from app.engine import queries
 from app.engine.claims import ClaimedJob
 from app.engine.connector import is_refused_value
-from app.engine.endings import UNTOLD, Cancelled, Ending, Failed, Lost, Problem, Released, Retried, Succeeded
+from app.engine.endings import UNTOLD, Cancelled, Ending, Failed, Lost, Problem, Released, Retried, Succeeded, Waiting
 from app.engine.link import Link
-from app.engine.queries import EndedJob
+from app.engine.queries import EndedJob, ParkedJob
 from app.engine.report import one_line, report
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,9 @@ class Finisher:
             await self._arrived.wait()
             self._arrived.clear()
             while batch := list(islice(self._unwritten.values(), BATCH)):
-                await self._write_until_written(worker_id, batch)
+                for alike in ([one for one in batch if one.parks == parks] for parks in (False, True)):
+                    if alike:
+                        await self._write_until_written(worker_id, alike)
             self._all_written.set()
 
     async def _write_until_written(self, worker_id: int, batch: list[_Unwritten]) -> None:
@@ -104,7 +106,7 @@ class Finisher:
                 await asyncio.sleep(random.uniform(*PAUSE_SECONDS))
 
     async def _write(self, worker_id: int, batch: list[_Unwritten]) -> None:
-        written = await queries.end_jobs(self._link, worker_id=worker_id, ended=[one.row for one in batch])
+        written = await self._store(worker_id, [one.row for one in batch])
         if deleted := [one.job.id for one in batch if one.job.id in written and self._deletes(one.ending)]:
             with contextlib.suppress(exceptions.ConnectorException):
                 await queries.delete_ended_jobs(self._link, job_ids=deleted)
@@ -112,6 +114,12 @@ class Finisher:
             del self._unwritten[one.job.id]
             report(one.context, one.ending if one.job.id in written else Lost())
         self._on_written([one.job for one in batch])
+
+    async def _store(self, worker_id: int, rows: list[EndedJob | ParkedJob]) -> set[int]:
+        if ended := [row for row in rows if isinstance(row, EndedJob)]:
+            return await queries.end_jobs(self._link, worker_id=worker_id, ended=ended)
+        parked = [row for row in rows if isinstance(row, ParkedJob)]
+        return await queries.park_jobs(self._link, worker_id=worker_id, parked=parked)
 
     def _deletes(self, ending: Ending) -> bool:
         match self._delete_jobs:
@@ -128,7 +136,11 @@ class _Unwritten:
     context: JobContext
     job: ClaimedJob
     ending: Ending
-    row: EndedJob
+    row: EndedJob | ParkedJob
+
+    @property
+    def parks(self) -> bool:
+        return isinstance(self.row, ParkedJob)
 
 
 def _mended(refused: _Unwritten, error: exceptions.ConnectorException) -> _Unwritten | None:
@@ -141,7 +153,7 @@ def _mended(refused: _Unwritten, error: exceptions.ConnectorException) -> _Unwri
     return None
 
 
-def _row(job: ClaimedJob, ending: Ending) -> EndedJob:
+def _row(job: ClaimedJob, ending: Ending) -> EndedJob | ParkedJob:
     match ending:
         case Succeeded(result=result):
             return EndedJob(job.id, job.attempts, "succeeded", result=_to_json(result))
@@ -156,6 +168,8 @@ def _row(job: ClaimedJob, ending: Ending) -> EndedJob:
             return EndedJob(job.id, job.attempts, "aborted")
         case Released(delay=delay):
             return EndedJob(job.id, job.attempts, "todo", attempts_made=0, delay=delay)
+        case Waiting():
+            return ParkedJob(job.id, job.attempts)
         case Lost():
             # Whoever holds the job is not touched; if nobody does, because the run was deleted, it must not stay.
             return EndedJob(job.id, job.attempts, "failed", error=_LOST)

@@ -14,8 +14,8 @@ from procrastinate import exceptions, middleware, tasks, utils
 from procrastinate.job_context import AbortReason, JobContext
 
 from app.engine.claims import ClaimedJob
-from app.engine.endings import UNTOLD, Cancelled, Ending, Failed, Lost, Problem, Released, Retried, Succeeded
-from app.errors import NotBegun, RunLost
+from app.engine.endings import UNTOLD, Cancelled, Ending, Failed, Lost, Problem, Released, Retried, Succeeded, Waiting
+from app.errors import NotBegun, RunLost, RunWaits
 
 if TYPE_CHECKING:
     from app.engine.worker import Worker
@@ -135,7 +135,9 @@ class Performance:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its ending
-            return Lost() if _is_lost(error) else self._after(error)
+            if _is_lost(error):
+                return Lost()
+            return Waiting() if _waits(error) else self._after(error)
 
     async def _call(self, task: tasks.Task[..., Any, ...]) -> Any:
         worker, context = self._worker, self.context
@@ -192,3 +194,8 @@ class Performance:
 def _is_lost(error: BaseException) -> bool:
     # A task group of the action's wraps what its tasks raise.
     return isinstance(error, RunLost) or (isinstance(error, BaseExceptionGroup) and bool(error.subgroup(RunLost)))
+
+
+def _waits(error: BaseException) -> bool:
+    # Where something else went wrong beside it, that is the ending.
+    return isinstance(error, RunWaits) or (isinstance(error, BaseExceptionGroup) and error.split(RunWaits)[1] is None)

@@ -8,7 +8,7 @@ import traceback
 
 from procrastinate.job_context import JobContext
 
-from app.engine.endings import Cancelled, Ending, Failed, Lost, Released, Retried, Succeeded
+from app.engine.endings import Cancelled, Ending, Failed, Lost, Released, Retried, Succeeded, Waiting
 
 logger = logging.getLogger("app.engine.worker")
 
@@ -29,6 +29,8 @@ def report(context: JobContext, ending: Ending) -> None:
             logger.info("Cancelled", extra=fields)
         case Released(reason=reason):
             logger.warning("Put back: %s", reason, extra=fields)
+        case Waiting():
+            logger.info("Waits", extra=fields)
         case Lost():
             logger.warning("Lost to another attempt; its result was not kept", extra=fields)
 

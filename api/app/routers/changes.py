@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request, Response
+from fastapi import APIRouter, Body, Path, Request, Response
 from fastapi_rfc9457.server import problems
+from pydantic import JsonValue
 
-from app.errors import AlreadyQueued, Forbidden, RunFinal, RunNotFailed, RunNotFound, Unauthorized
+from app.errors import (
+    AlreadyQueued,
+    BodyTooLarge,
+    Forbidden,
+    InvalidInput,
+    RunFinal,
+    RunNotFailed,
+    RunNotFound,
+    SignalSent,
+    Unauthorized,
+    UnreadableBody,
+)
 from app.routers.dependencies import ServicesDep
 from app.routers.headers import IDEMPOTENCY_KEY, PREFER, idempotency, when_to_look_again
 from app.routers.runs import SUBMISSION_PROBLEMS, RunId, accept
 from app.routers.security import Writes
 from app.routers.strict import StrictRoute, with_problems
-from app.runs import bulk, service
-from app.runs.schemas import BulkRequest, Matched, RunCreate, RunRead, RunReplay
+from app.runs import bulk, service, signals
+from app.runs.schemas import BulkRequest, Matched, Name, RunCreate, RunRead, RunReplay
+from app.runs.signals import SignalRead
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
 
@@ -65,6 +78,31 @@ async def replay_run(
     """Submit a run again, as a new run: with the same params, or edited ones. Its `replay_of` names the old one."""
     again = await service.again(services.engine, run_id, edited or RunReplay(), owner=principal.owner)
     return await accept(services, again.request, principal, request, response, again.origin)
+
+
+@router.post(
+    "/{run_id}/signals/{name}",
+    status_code=202,
+    operation_id="signalRun",
+    responses=problems(
+        Unauthorized, Forbidden, UnreadableBody, BodyTooLarge, InvalidInput, RunNotFound, RunFinal, SignalSent
+    ),
+)
+async def signal_run(
+    run_id: RunId,
+    name: Annotated[Name, Path(description="What the run waits for.", examples=["approved"])],
+    services: ServicesDep,
+    principal: Writes,
+    data: Annotated[
+        JsonValue,
+        Body(openapi_examples={"typical": {"value": {"by": "ada"}}}, description="What to tell it: any JSON."),
+    ] = None,
+) -> SignalRead:
+    """Tell a run something that it waits for, or will wait for: it is kept until then.
+
+    The first signal of a name counts. The same one may be sent again; one of that name with other data is refused.
+    """
+    return await signals.send(services.engine, run_id, name, data, owner=principal.owner)
 
 
 @router.post(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -20,6 +20,7 @@ from app.errors import InvalidInput, Rejected, UnknownAction
 from app.runs.child import call_in_child, check_importable
 from app.runs.context import Run, begin
 from app.runs.problems import faults
+from app.runs.queries import NewRun
 from app.runs.values import check_storable
 
 NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
@@ -37,6 +38,8 @@ class Action:
     output: TypeAdapter[Any]
     retry: Retry
     task: Task[..., Any, ...]
+    call: Callable[[Run, dict[str, Any]], Awaitable[Any]]
+    """Calls the function, with a run and params as they are stored; what it returns, in JSON."""
 
     def check(self, params: dict[str, Any]) -> dict[str, Any]:
         """The params as they are stored: valid, in JSON, without what was not sent.
@@ -52,6 +55,23 @@ class Action:
         # Again: what was text may have become a number that is not finite.
         check_storable(checked, "/params")
         return checked
+
+    def ask(self, params: dict[str, Any]) -> NewRun:
+        """A run of it, with its task's own options.
+
+        Raises:
+            InvalidInput: the params do not fit its input.
+        """
+        task = self.task
+        return {
+            "action": self.name,
+            "params": self.check(params),
+            "queue": task.queue,
+            "priority": task.priority,
+            "lock": task.lock,
+            "queueing_lock": task.queueing_lock,
+            "max_attempts": self.retry.max_attempts,
+        }
 
 
 class Actions(Mapping[str, Action]):
@@ -123,20 +143,23 @@ class Actions(Mapping[str, Action]):
         if not signature.is_async:
             check_importable(name, function)
 
+        async def call(run: Run, params: dict[str, Any]) -> Any:
+            arguments = signature.arguments(run, params)
+            result = await (function(*arguments) if signature.is_async else call_in_child(function, arguments))
+            return signature.stored(result)
+
         async def perform(context: JobContext, /, **params: Any) -> Any:
-            run = await begin(context)
+            run = await begin(context, self.ask)
             try:
-                arguments = signature.arguments(run, params)
-                result = await (function(*arguments) if signature.is_async else call_in_child(function, arguments))
+                return await call(run, params)
             finally:
                 await run.written()
-            return signature.stored(result)
 
         perform.__wrapped__ = function  # pyright: ignore[reportFunctionMemberAccess]
 
         task = self._app.task(name=name, retry=retry, pass_context=True, **options)(perform)
         description = inspect.getdoc(function) or ""
-        return Action(name, description, signature.input, signature.output, retry, task)
+        return Action(name, description, signature.input, signature.output, retry, task, call)
 
     def named(self, name: str) -> Action:
         """The action of that name.
@@ -148,6 +171,15 @@ class Actions(Mapping[str, Action]):
         if action is None:
             raise UnknownAction(detail="There is no action of that name. GET /actions lists those there are.")
         return action
+
+    def ask(self, name: str, params: dict[str, Any]) -> NewRun:
+        """A run of an action.
+
+        Raises:
+            UnknownAction: there is none of that name.
+            InvalidInput: the params do not fit its input.
+        """
+        return self.named(name).ask(params)
 
     @override
     def __getitem__(self, name: str) -> Action:

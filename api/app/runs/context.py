@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar, get_type_hints
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 from procrastinate.exceptions import ConnectorException
 from procrastinate.job_context import JobContext
-from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.domain.journal import Outcome, Policy
 from app.engine.claims import ClaimedJob
 from app.engine.connector import SQLAlchemyAsyncConnector, translated_errors
+from app.engine.manager import JobManager
 from app.errors import NotBegun, RunLost
 from app.outbound.clients import Clients
 from app.outbound.postgres.database import autocommit
-from app.runs import queries
+from app.runs import queries, signals
+from app.runs.children import Ask, Children
 from app.runs.queries import Holder
-from app.runs.values import check_storable, storable_text
+from app.runs.steps import Steps
+from app.runs.values import storable_text
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class Run:
         holder: Holder,
         *,
         steps: dict[str, Any],
+        children: Children,
         clients: Clients,
         action: str,
         extend: Callable[[float], None],
@@ -56,7 +59,8 @@ class Run:
         """The outbound clients of this worker."""
         self._engine = engine
         self._holder = holder
-        self._steps = steps
+        self._steps = Steps(steps, self._keep_step)
+        self._children = children
         self._extend = extend
         self._progress: _Coalesced | None = None
 
@@ -81,21 +85,59 @@ class Run:
         The result is stored under `name` before this returns, and a later attempt gets the stored result. Names are
         stored, so they never change meaning. The result must fit JSON; it is read back by the function's return hint.
         """
-        result_type = TypeAdapter[R](_return_hint(function))
-        if name in self._steps:
-            return result_type.validate_python(self._steps[name])
-        result = await function(*args, **kwargs)
-        stored = result_type.dump_python(result, mode="json")
-        check_storable(stored, f"/steps/{name}")
-        async with autocommit(self._engine).connect() as connection:
-            _held(await queries.insert_step(connection, self._holder, name=name, result=stored))
-        self._steps[name] = stored
-        return result
+        return await self._steps.step(name, function, *args, **kwargs)
+
+    async def spawn(self, action: str, params: dict[str, Any] | None = None, *, key: str | None = None) -> str:
+        """Submit a child: a run that belongs to whom this one belongs. It goes on whether this one waits for it or not.
+
+        It is submitted once, however many attempts this run takes: a later attempt finds it by its `key`, or by its
+        place among the children without one. So what comes before must come out the same: put it into a step.
+
+        Returns:
+            Its id.
+        """
+        [child_id] = await self._children.spawn([(action, params or {})], key=key)
+        return child_id
+
+    async def gather(
+        self, children: Sequence[str | tuple[str, dict[str, Any]]], *, policy: Policy = "cancel"
+    ) -> list[Outcome]:
+        """How children have ended, in the order given; those that are given as action and params are spawned first.
+
+        While they have not ended, no worker waits: this attempt ends here, without being counted, and when the last of
+        them ends the action is called again from the top. Await one such thing at a time, and let `RunWaits` pass.
+
+        Args:
+            children: ids that `spawn` has returned, or action and params.
+            policy: "cancel": the first that fails cancels the others and raises `ChildFailed`; "continue": wait for
+                all, and look at each outcome.
+        """
+        spawned = iter(await self._children.spawn([child for child in children if not isinstance(child, str)]))
+        ids = [child if isinstance(child, str) else next(spawned) for child in children]
+        return await self._children.gather(ids, policy)
+
+    async def wait_for(self, signal: str, *, timeout: float | None = None) -> Any:
+        """The JSON that somebody has sent, or will send, by `POST /runs/{id}/signals/{signal}`. No worker waits.
+
+        A name is told once: what came first is what every attempt gets.
+
+        Args:
+            timeout: seconds after which it is given up; not given: never.
+
+        Raises:
+            SignalTimeout: it has not come in time. Later attempts are told the same, even if it comes then.
+        """
+        answer = await self.step(f"signal:{signal}", signals.receive, self._engine, self._holder, signal, timeout)
+        return signals.data_of(answer, signal)
 
     async def written(self) -> None:
         """Wait until the last progress is written."""
         if self._progress is not None:
             await self._progress.close()
+
+    async def _keep_step(self, name: str, result: Any) -> None:
+        async with autocommit(self._engine).connect() as connection:
+            _held(await queries.insert_step(connection, self._holder, name=name, result=result))
 
     async def _write_progress(self, value: dict[str, Any]) -> None:
         await self._append("progress", value)
@@ -105,23 +147,29 @@ class Run:
             _held(await queries.append_event(connection, self._holder, type_=type_, data=data))
 
 
-async def begin(context: JobContext) -> Run:
+async def begin(context: JobContext, ask: Ask) -> Run:
     """The run of a job that this worker has claimed.
+
+    Args:
+        ask: makes the runs that it may spawn.
 
     Raises:
         RunLost: its record is gone.
         NotBegun: the database did not answer.
     """
     job = context.job
-    assert isinstance(job, ClaimedJob) and isinstance(context.app.connector, SQLAlchemyAsyncConnector)
+    connector, manager = context.app.connector, context.app.job_manager
+    assert isinstance(job, ClaimedJob)
+    assert isinstance(connector, SQLAlchemyAsyncConnector) and isinstance(manager, JobManager)
     if job.run_id is None:
         raise RunLost
-    engine = context.app.connector.engine
+    engine = connector.engine
     holder = Holder(job.run_id, job.worker_id, job.attempts + 1)
     return Run(
         engine,
         holder,
         steps=await _steps(engine, holder) if job.steps else {},
+        children=Children(connector, manager, holder, ask),
         clients=context.additional_context["clients"],
         action=job.task_name,
         extend=context.additional_context["extend"],
@@ -140,11 +188,6 @@ async def _steps(engine: AsyncEngine, holder: Holder) -> dict[str, Any]:
 def _held(written: bool) -> None:
     if not written:
         raise RunLost
-
-
-def _return_hint(function: Callable[..., Any]) -> Any:
-    target = function if inspect.isroutine(function) else type(function).__call__
-    return get_type_hints(target).get("return", Any)
 
 
 class _Coalesced:

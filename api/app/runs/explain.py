@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, Field
 
+from app.runs.schemas import NO_TIME
 from app.runs.state import RunState
 
 AHEAD_CAP = 1_000
@@ -20,6 +21,8 @@ class Cause(StrEnum):
 
     ENDED = "ended"
     RUNNING = "running"
+    WAITS_FOR_CHILDREN = "waits_for_children"
+    WAITS_FOR_SIGNAL = "waits_for_signal"
     SCHEDULED = "scheduled"
     BACKING_OFF = "backing_off"
     QUEUE_PAUSED = "queue_paused"
@@ -39,7 +42,7 @@ class Reason(BaseModel):
     message: str = Field(description="A sentence for people.")
     until: AwareDatetime | None = Field(default=None, description="When it ends; about then, for what is estimated.")
     run_id: str | None = Field(default=None, description="The run that it waits for, if it is one you may see.")
-    key: str | None = Field(default=None, description="The lock, or the key of the limit.")
+    key: str | None = Field(default=None, description="The lock, the key of the limit, or the signal.")
     ahead: int | None = Field(default=None, description=f"How many wait before it; {AHEAD_CAP} means: or more.")
 
 
@@ -58,6 +61,10 @@ class Facts:
     finished_at: datetime | None
     due_at: datetime | None
     """Not before then; `None`: now."""
+    signal: str | None
+    """What it waits to be told."""
+    awaited: int
+    """How many children it waits for; meaningful, as the signal is, while it is not due."""
     attempts: int
     """How many have been made."""
     lock: str | None
@@ -105,12 +112,24 @@ def explain(facts: Facts) -> list[Reason]:
 def _time_to_come(facts: Facts) -> Reason | None:
     if not _is_to_come(facts):
         return None
+    if facts.signal is not None or facts.awaited:
+        return _wait(facts)
     if facts.attempts == 0:
         message = f"It is scheduled for {_time(facts.due_at)}."
         return Reason(code=Cause.SCHEDULED, message=message, until=facts.due_at)
     error = (facts.error or {}).get("title", "an error")
     message = f"Attempt {facts.attempts} ended with: {error}. The next one is not before {_time(facts.due_at)}."
     return Reason(code=Cause.BACKING_OFF, message=message, until=facts.due_at)
+
+
+def _wait(facts: Facts) -> Reason:
+    if facts.signal is None:
+        number = "a child" if facts.awaited == 1 else f"{facts.awaited} children"
+        message = f"It waits for {number} to end: GET /runs?parent_id= lists them."
+        return Reason(code=Cause.WAITS_FOR_CHILDREN, message=message)
+    until = None if facts.due_at == NO_TIME else facts.due_at
+    message = f"It waits for the signal {facts.signal!r}" + (f" until {_time(until)}." if until else ".")
+    return Reason(code=Cause.WAITS_FOR_SIGNAL, message=message, until=until, key=facts.signal)
 
 
 def _pause(facts: Facts) -> Reason | None:

@@ -148,6 +148,49 @@ class RunStep(Base):
     finished_at: Mapped[datetime] = mapped_column(server_default=text("clock_timestamp()"))
 
 
+class RunChild(Base):
+    """A run that another has spawned: once, however many attempts that one takes."""
+
+    __tablename__ = "run_children"
+    __table_args__ = (
+        Index(None, "parent_id", "job_id"),
+        Index("ix_run_children_awaited", "parent_id", postgresql_where=text("is_awaited")),
+    )
+
+    parent_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    #: The parent's name for it.
+    key: Mapped[str] = mapped_column(primary_key=True)
+    child_id: Mapped[str] = mapped_column(ID, unique=True)
+    job_id: Mapped[int] = mapped_column(BigInteger)
+    #: Whether its end is one of those that the parent waits for.
+    is_awaited: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class RunWait(Base):
+    """What a run waits for: its awaited children, or a signal. Gone when that has come."""
+
+    __tablename__ = "run_waits"
+
+    run_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    job_id: Mapped[int] = mapped_column(BigInteger)
+    #: Of children: "cancel" (the first that fails is enough) or "continue".
+    policy: Mapped[str | None]
+    signal: Mapped[str | None]
+    #: When it has waited for the signal for long enough. NULL: never.
+    until: Mapped[datetime | None]
+
+
+class RunSignal(Base):
+    """What a run was told from outside, the first time that it was told under that name."""
+
+    __tablename__ = "run_signals"
+
+    run_id: Mapped[str] = mapped_column(ID, primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    data: Mapped[Any] = mapped_column(JSONB())
+    created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
+
+
 class RunTag(Base):
     """Which runs have a tag, in the order in which they were accepted."""
 

@@ -33,6 +33,7 @@ _FITS = {
     "owner": "owner = :owner",
     "action": "action = :action",
     "queue": "queue = :queue",
+    "parent_id": "parent_id = :parent_id",
     "tag": "tags @> ARRAY[CAST(:tag AS text)]",
     "since": "created_at >= :since",
     "until": "created_at < :until",
@@ -124,6 +125,8 @@ def _leading(given: dict[str, Any]) -> tuple[str, str, list[str]]:
     state = given.get("state")
     if state in (RunState.SCHEDULED, RunState.QUEUED, RunState.RUNNING):
         return "procrastinate_jobs", "id", ["status IN ('todo', 'doing')"]
+    if "parent_id" in given:
+        return "run_children", "job_id", ["parent_id = :parent_id"]
     if "tag" in given:
         return "run_tags", "job_id", ["tag = :tag"]
     if state in (RunState.RETRYING, RunState.FAILED, RunState.CANCELLED):

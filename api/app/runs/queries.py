@@ -241,9 +241,14 @@ async def requeue_ended_job(connection: AsyncConnection, *, job_id: int) -> bool
 _DELETE_ENDED_RUNS = """
 WITH page AS MATERIALIZED (
     -- In the order of acceptance, by its index; an index on the time of the end would cost every run that ends.
-    SELECT id, job_id, created_at, finished_at FROM action_runs WHERE job_id > :after ORDER BY job_id LIMIT :limit
+    SELECT id, job_id, parent_id, created_at, finished_at FROM action_runs
+     WHERE job_id > :after ORDER BY job_id LIMIT :limit
 ), old AS MATERIALIZED (
-    SELECT id, job_id FROM page WHERE finished_at < now() - CAST(:older_than AS interval)
+    -- What a run has waited for stays as long as that run has not ended.
+    SELECT id, job_id FROM page
+     WHERE finished_at < now() - CAST(:older_than AS interval)
+       AND NOT EXISTS (SELECT FROM action_runs AS parent
+                        WHERE parent.id = page.parent_id AND parent.finished_at IS NULL)
 ), known AS MATERIALIZED (
     SELECT id FROM procrastinate_jobs WHERE id = ANY (ARRAY(SELECT job_id FROM old))
 ), job AS MATERIALIZED (
@@ -265,6 +270,10 @@ WITH page AS MATERIALIZED (
 ), tags_deleted AS (
     DELETE FROM run_tags USING (SELECT unnest(tags) AS tag, job_id FROM run) AS tagged
      WHERE run_tags.tag = tagged.tag AND run_tags.job_id = tagged.job_id
+), children_deleted AS (
+    DELETE FROM run_children WHERE child_id = ANY (ARRAY(SELECT id FROM run))
+), signals_deleted AS (
+    DELETE FROM run_signals WHERE run_id = ANY (ARRAY(SELECT id FROM run))
 ), unique_deleted AS (
     DELETE FROM unique_runs WHERE job_id = ANY (ARRAY(SELECT job_id FROM run))
 ), runs_deleted AS (

@@ -41,6 +41,8 @@ def _in_utc(time: datetime) -> datetime:
     return utc
 
 
+NO_TIME = datetime(2999, 12, 31, tzinfo=UTC)
+"""When the job of a run that waits for its children, or for a signal, would begin: it waits for no time."""
 LONGEST_DELAY_SECONDS = 10 * 366 * 86_400
 ScheduleTime = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
@@ -111,7 +113,8 @@ RUN: dict[str, Any] = {
             "replay": "/replay",
             "why": "/why",
         }.items()
-    },
+    }
+    | {"children": "/runs?parent_id=run_20260105T093000Z_ab12cd34"},
 }
 """What OpenAPI shows of a run."""
 
@@ -192,6 +195,9 @@ class RunFilter(BaseModel):
     action: ActionName | None = None
     queue: QueueName | None = None
     tag: TagName | None = None
+    parent_id: Annotated[str, StringConstraints(pattern=f"^{RUN_ID.pattern}$", max_length=64)] | None = Field(
+        default=None, description="Those that this run has spawned.", examples=["run_20260105T093000Z_ab12cd34"]
+    )
     since: ScheduleTime | None = Field(default=None, description="Accepted at this time or later.")
     until: ScheduleTime | None = Field(default=None, description="Accepted before this time.")
     q: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=NO_NUL)] | None = Field(
@@ -289,6 +295,7 @@ class Links(BaseModel):
     retry: str
     replay: str
     why: str
+    children: str
 
 
 class RunRead(BaseModel):
@@ -350,6 +357,7 @@ def read_run(row: RunRow | StoredRun) -> RunRead:
         progress=read_progress(run["progress"]),
         worker=run["worker_id"],
         trace_id=_trace_id(run["trace_context"]),
+        schedule_at=None if run["schedule_at"] == NO_TIME else run["schedule_at"],
         links=_links(run["id"]),
         **{name: run[name] for name in _SAME_NAME},
     )
@@ -363,7 +371,7 @@ def read_event(row: EventRow | dict[str, Any]) -> EventRead:
 
 _SAME_NAME = [
     "id", "action", "params", "result", "error", "attempt", "max_attempts", "queue", "priority", "lock", "tags",
-    "webhook", "schedule_at", "start_deadline", "created_at", "started_at", "finished_at", "parent_id", "replay_of",
+    "webhook", "start_deadline", "created_at", "started_at", "finished_at", "parent_id", "replay_of",
     "last_seq",
 ]  # fmt: skip
 
@@ -398,4 +406,5 @@ def _links(run_id: str) -> Links:
         retry=f"{run}/retry",
         replay=f"{run}/replay",
         why=f"{run}/why",
+        children=f"/runs?parent_id={run_id}",
     )

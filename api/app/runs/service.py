@@ -298,19 +298,17 @@ def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
     """The request, checked, with what the task says where it is silent."""
     if request.webhook is not None and request.webhook not in origin.webhooks:
         raise InvalidInput(errors=[_UNKNOWN_WEBHOOK])
-    task = action.task
-    run: NewRun = {
-        "action": action.name,
-        "params": action.check(request.params),
-        "queue": request.queue or task.queue,
-        "priority": task.priority if request.priority is None else request.priority,
-        "lock": request.lock or task.lock,
-        "queueing_lock": request.queueing_lock or task.queueing_lock,
+    run = action.ask(request.params)
+    run |= {
+        "queue": request.queue or run["queue"],
+        "priority": run["priority"] if request.priority is None else request.priority,
+        "lock": request.lock or run["lock"],
+        "queueing_lock": request.queueing_lock or run["queueing_lock"],
         "schedule_at": request.schedule_at and request.schedule_at.isoformat(),
         "delay": request.delay or None,
         "start_deadline": request.start_deadline and request.start_deadline.isoformat(),
         "tags": request.tags,
-        "max_attempts": request.max_attempts or action.retry.max_attempts,
+        "max_attempts": request.max_attempts or run["max_attempts"],
         "trace_context": origin.trace_context,
         "owner": origin.owner,
         "webhook": request.webhook,

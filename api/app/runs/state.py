@@ -7,6 +7,8 @@
                     ▲          │ ├─────► failed ◄──────────────────────────────► cancelled
                     │          │ └─ error, attempts left ─► retrying ─► running
                     └──────────┘  the worker was told to stop
+
+A run that waits for its children or for a signal is scheduled, or retrying, without a time.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ class RunState(StrEnum):
     """Where a run is. Stored in `action_runs.state`, and the same word on the wire."""
 
     SCHEDULED = "scheduled"
-    """Its time has not come."""
+    """Its time has not come, or what it waits for."""
     QUEUED = "queued"
     """Waiting for a worker."""
     RUNNING = "running"

@@ -34,7 +34,7 @@ async def store_unique(connector: SQLAlchemyAsyncConnector, run: NewRun, unique:
         if holder is not None and unique.on_conflict is OnConflict.RETURN_EXISTING:
             return Stored(dict(holder._mapping), Found.EXISTING)
         replaced = holder if holder is not None and await _gives_way(connection, holder, unique) else None
-        [stored] = await queries.insert_runs(_Within(connector, connection), [run])
+        [stored] = await queries.insert_runs(Within(connector, connection), [run])
         if stored is None:
             raise IdempotencyInFlight(detail="The first request with this Idempotency-Key is being stored.")
         await keys.set_unique_run(connection, **place, job_id=stored["job_id"])
@@ -73,7 +73,7 @@ def _replaced_by(run_id: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class _Within:
+class Within:
     """Statements as part of a transaction."""
 
     connector: SQLAlchemyAsyncConnector

@@ -7,7 +7,7 @@ the jobs leaves both to them; whatever else changes a job, the trigger does it.
 
 from app.engine.queries.claim import Claim, Place, claim_jobs, release_due_jobs
 from app.engine.queries.database import Database
-from app.engine.queries.finish import EndedJob, delete_ended_jobs, end_jobs
+from app.engine.queries.finish import EndedJob, ParkedJob, delete_ended_jobs, end_jobs, park_jobs
 from app.engine.queries.limits import adopt_limited_jobs, delete_idle_limit_keys, end_adoption, register_limits
 from app.engine.queries.rescue import expire_jobs, list_abandoned_jobs, rescue_job
 from app.engine.queries.schedules import fire_schedule, list_schedules, register_schedules
@@ -18,6 +18,7 @@ __all__ = [
     "Claim",
     "Database",
     "EndedJob",
+    "ParkedJob",
     "Place",
     "adopt_limited_jobs",
     "beat",
@@ -33,6 +34,7 @@ __all__ = [
     "list_held_jobs",
     "list_schedules",
     "notify_queue_usage",
+    "park_jobs",
     "register_limits",
     "register_schedules",
     "release_due_jobs",

@@ -106,6 +106,44 @@ async def end_jobs(database: Database, *, worker_id: int, ended: Sequence[EndedJ
     return {row["id"] for row in rows}
 
 
+class ParkedJob(NamedTuple):
+    """An attempt that ends because its run waits."""
+
+    job_id: int
+    attempts: int
+    """As of `EndedJob`, and below."""
+    keeps_queueing_lock: bool = True
+
+
+# In one order, so that who parks many waits for nobody whom he keeps waiting.
+_PARK_JOBS = """
+SELECT parked.id
+  FROM (SELECT parking.*
+          FROM unnest(%(job_ids)s::bigint[], %(attempts)s::int[], %(keep_queueing_locks)s::bool[])
+               AS parking (job_id, attempts, keeps_queueing_lock)
+          LEFT JOIN action_runs AS run ON run.job_id = parking.job_id
+         ORDER BY run.id) AS parking
+  CROSS JOIN LATERAL runledger_park_job_v1(
+       parking.job_id, %(worker_id)s::bigint, parking.attempts, parking.keeps_queueing_lock) AS parked (id)
+"""
+
+
+async def park_jobs(database: Database, *, worker_id: int, parked: Sequence[ParkedJob]) -> set[int]:
+    """Put jobs back until what their runs wait for has come, those of them that this worker still holds.
+
+    Returns:
+        The ids of the jobs that were put back, or ended because somebody had asked for it.
+
+    Raises:
+        UniqueViolation: another job waits under the queueing lock of one. None is put back.
+    """
+    job_ids, attempts, keep_queueing_locks = zip(*parked, strict=True)
+    rows = await database.execute_query_all_async(
+        _PARK_JOBS, worker_id=worker_id, job_ids=job_ids, attempts=attempts, keep_queueing_locks=keep_queueing_locks
+    )
+    return {row["id"] for row in rows}
+
+
 _DELETE_ENDED_JOBS = """
 DELETE FROM procrastinate_jobs
  WHERE id = ANY (%(job_ids)s::bigint[]) AND status IN ('succeeded', 'failed', 'aborted', 'cancelled')
