@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fastapi_rfc9457 import Problem
 from procrastinate.exceptions import ConnectorException
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.engine.connector import SQLAlchemyAsyncConnector, is_lock_timeout, is_refused_value, translated_errors
 from app.engine.link import Link
@@ -21,6 +21,7 @@ from app.runs.quota import Quota
 from app.runs.schemas import Unique
 from app.runs.stored import Stored, replayed
 from app.runs.unique import store_unique
+from app.runs.within import Within
 
 STATEMENTS_AT_ONCE = 2
 BATCH = 200
@@ -66,14 +67,25 @@ class Intake:
             TooBusy: too many wait for a statement already.
             QuotaExceeded: too many of this owner wait for a worker already.
         """
-        owner = run.get("owner")
-        if self._quota is not None and owner is not None:
-            await self._quota.admit(owner)
+        await self._admit(run)
         if unique is None:
             return await self._put(run)
         async with self._alone:
             with translated_errors():
                 return await store_unique(self._connector, run, unique)
+
+    async def store_within(self, connection: AsyncConnection, run: NewRun) -> Stored:
+        """Store a run and its job as part of the caller's transaction: they are there when that commits.
+
+        Raises:
+            UniqueViolation: a run with the same queueing lock is waiting.
+            ConnectorException: the database did not answer.
+            QuotaExceeded: too many of this owner wait for a worker already.
+        """
+        await self._admit(run)
+        [stored] = await queries.insert_runs(Within(self._connector, connection), [run])
+        assert stored is not None, "Only an idempotency key keeps a run out, and keys are of requests."
+        return Stored(stored)
 
     async def store_all(self, runs: Sequence[tuple[NewRun, Unique | None]]) -> list[Stored | BaseException]:
         """Store runs and their jobs, each or the error that kept it out, in the order given."""
@@ -86,6 +98,11 @@ class Intake:
         for link in self._links:
             link.close()
         await self._connector.close_async()
+
+    async def _admit(self, run: NewRun) -> None:
+        owner = run.get("owner")
+        if self._quota is not None and owner is not None:
+            await self._quota.admit(owner)
 
     def _put(self, run: NewRun) -> asyncio.Future[Stored]:
         if len(self._waiting) >= ROOM:
