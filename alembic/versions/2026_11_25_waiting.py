@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql
 
 from app.engine.schema import run_sql
 
-revision = "app_0012"
+revision = "app_0010"
 down_revision = "app_0009"
 branch_labels = None
 depends_on = None

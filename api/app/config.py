@@ -103,6 +103,15 @@ class Settings(BaseSettings):
     stubs_url: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
     """Where the stubs are served (`python -m app.outbound.stubs PORT`); not set: by each worker itself."""
 
+    anthropic_api_key: SecretStr | None = None
+    """Claude, who writes and classifies."""
+    anthropic_model: str = "claude-sonnet-5-5"
+    deepl_api_key: SecretStr | None = None
+    """DeepL, who translates."""
+    gemini_api_key: SecretStr | None = None
+    """Gemini, who speaks."""
+    gemini_model: str = "gemini-3.8-flash-tts"
+
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -113,6 +122,9 @@ class Settings(BaseSettings):
         "jwt_secret",
         "jwks_url",
         "webhook_key",
+        "anthropic_api_key",
+        "deepl_api_key",
+        "gemini_api_key",
         mode="before",
     )
     @classmethod

@@ -9,11 +9,22 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp
 
 from app.config import Settings
+from app.outbound.anthropic import stub as anthropic_stub
+from app.outbound.anthropic.client import AnthropicClient, open_anthropic_client
+from app.outbound.deepl import stub as deepl_stub
+from app.outbound.deepl.client import DeepLClient, open_deepl_client
+from app.outbound.gemini import stub as gemini_stub
+from app.outbound.gemini.client import GeminiClient, open_gemini_client
+from app.outbound.spacy.client import SpacyClient
 from app.outbound.stubs import Stubs
 from app.outbound.web.client import WebClient, open_web_client
 from app.outbound.webhooks.client import WebhookClient, open_webhook_client
 
-STUBS: dict[str, ASGIApp] = {}
+STUBS: dict[str, ASGIApp] = {
+    "anthropic": anthropic_stub.stub,
+    "deepl": deepl_stub.stub,
+    "gemini": gemini_stub.stub,
+}
 """The stub of each vendor that has one."""
 
 
@@ -21,6 +32,10 @@ STUBS: dict[str, ASGIApp] = {}
 class Clients:
     """The outbound clients of one worker, shared by its runs."""
 
+    anthropic: AnthropicClient
+    deepl: DeepLClient
+    gemini: GeminiClient
+    spacy: SpacyClient
     web: WebClient
     webhooks: WebhookClient
 
@@ -32,7 +47,10 @@ async def open_clients(settings: Settings) -> AsyncGenerator[Clients]:
     stubs = Stubs(STUBS, served_at=settings.stubs_url)
     async with (
         contextlib.aclosing(stubs),
+        open_anthropic_client(settings, stubs) as anthropic,
+        open_deepl_client(settings, stubs) as deepl,
+        open_gemini_client(settings, stubs) as gemini,
         open_web_client(allow_private=not production) as web,
         open_webhook_client(production=production, timeout=settings.webhook_timeout_seconds) as webhooks,
     ):
-        yield Clients(web=web, webhooks=webhooks)
+        yield Clients(anthropic=anthropic, deepl=deepl, gemini=gemini, spacy=SpacyClient(), web=web, webhooks=webhooks)

@@ -16,7 +16,7 @@ from app.outbound.postgres.database import autocommit
 from app.runs import queries, waits
 from app.runs.queries import Holder, NewRun
 from app.runs.state import RunState
-from app.runs.unique import Within
+from app.runs.within import Within
 
 CANCEL_CHILDREN = "cancel_children"
 """The action that is submitted when a run with children is cancelled, by the trigger on ends."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,6 +12,7 @@ from app.runs import keys, queries
 from app.runs.queries import NewRun, RunRow
 from app.runs.schemas import OnConflict, Unique, UniqueScope, read_run
 from app.runs.stored import Found, Stored, replayed
+from app.runs.within import Within
 
 
 async def store_unique(connector: SQLAlchemyAsyncConnector, run: NewRun, unique: Unique) -> Stored:
@@ -70,14 +70,3 @@ async def _gives_way(connection: AsyncConnection, holder: RunRow, unique: Unique
 
 def _replaced_by(run_id: str) -> dict[str, Any]:
     return {"type": "/problems/replaced", "title": "Replaced", "detail": f"Run {run_id} took its place."}
-
-
-@dataclass(frozen=True)
-class Within:
-    """Statements as part of a transaction."""
-
-    connector: SQLAlchemyAsyncConnector
-    connection: AsyncConnection
-
-    async def execute_query_all_async(self, query: str, **arguments: Any) -> list[dict[str, Any]]:
-        return await self.connector.execute_query_all_async_with_connection(self.connection, query, **arguments)
