@@ -49,8 +49,9 @@ format: .venv/.dev ## Format the code and mend what can be mended
 bench: .venv/.bench ## Measure API and worker beside their peers (a quarter of an hour); ARGS="--only drain --rounds 1"
 	@$(PY) bench/run.py $(ARGS)
 
-openapi: .venv/.local ## Write docs/reference/openapi.json from the code, and add what is new to promises.txt
+openapi: .venv/.local ## Write docs/reference/openapi.json and actions.md from the code, and add what is new to promises.txt
 	@$(PY) -m app.openapi > docs/reference/openapi.json && $(PY) -m app.openapi docs/reference/promises.txt
+	@$(PY) -m app.catalogue > docs/reference/actions.md
 
 lint-openapi: ## Lint docs/reference/openapi.json with Redocly's strictest rules (needs npx)
 	@REDOCLY_TELEMETRY=off npx --yes @redocly/cli@2.77.0 lint --extends=recommended-strict docs/reference/openapi.json

@@ -175,10 +175,10 @@ async def bulk_runs(run: Run, asked: BulkRuns) -> BulkDone:
 
 
 @action(children.CANCEL_CHILDREN)
-async def cancel_children(run_id: str) -> Cancelled:
-    """Cancel the children of a run that was cancelled. Submitted by the end of that run, and by nobody else."""
-    engine = procrastinate_app.connector.engine
-    return Cancelled(runs=await children.cancel_all(engine, procrastinate_app.job_manager, run_id))
+async def cancel_children(run: Run, run_id: str) -> Cancelled:
+    """Cancel the children of a run that was cancelled. The end of that run submits it."""
+    engine, manager = procrastinate_app.connector.engine, procrastinate_app.job_manager
+    return Cancelled(runs=await children.cancel_orphans(engine, manager, run_id, asker_id=run.id))
 
 
 @procrastinate_app.periodic(cron="17 3 * * *")

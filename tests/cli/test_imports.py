@@ -20,7 +20,9 @@ finally:
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["runs", "list", "--limit", "none"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["new-action", "--help"], ["runs", "list", "--limit", "none"]]
+)
 def test_help_and_usage_import_nothing_heavy(arguments: list[str]) -> None:
     assert imported(arguments).isdisjoint(HEAVY)
 

@@ -33,9 +33,10 @@ from app.engine import queries
 from app.engine.claims import ClaimedJob, Claims
 from app.engine.link import Link
 from app.engine.rescue import Rescue
-from app.errors import RunFinal, RunNotFailed
+from app.errors import RunFinal, RunLost, RunNotFailed, RunWaits
 from app.outbound.postgres.database import make_engine
-from app.runs import service
+from app.runs import service, signals
+from app.runs.queries import Holder
 from app.runs.schemas import RunCreate, RunRead, RunReplay
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ FOLLOWS = {
     # Another time to begin is told too.
     "scheduled": {"scheduled", "queued", "running", "cancelled"},
     "queued": {"running", "cancelled"},
-    "running": {"queued", "retrying", "succeeded", "failed", "cancelled"},
+    "running": {"scheduled", "queued", "retrying", "succeeded", "failed", "cancelled"},
     "retrying": {"retrying", "queued", "running", "cancelled"},
     "succeeded": set[str](),
     "failed": {"queued", "retrying"},
@@ -93,7 +94,9 @@ class Ledger(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.bench.do(
-            self.bench.workshop.execute("TRUNCATE procrastinate_jobs, procrastinate_workers, action_runs CASCADE")
+            self.bench.workshop.execute(
+                "TRUNCATE procrastinate_jobs, procrastinate_workers, action_runs, run_waits, run_signals CASCADE"
+            )
         )
         self.seats = [Seat(self._new_worker()) for _ in range(2)]
         self.succeeded: dict[str, Any] = {}
@@ -176,6 +179,36 @@ class Ledger(RuleBasedStateMachine):
         else:
             assert written == {held.job.id}
             assert after.state in (state, "cancelled")
+
+    @rule(held=consumes(held))
+    def wait(self, held: Held) -> None:
+        """An attempt ends because its run waits for a signal, unless that has come."""
+        holder = Holder(str(held.job.run_id), held.worker_id, held.job.attempts + 1)
+        parked = queries.ParkedJob(held.job.id, held.job.attempts)
+        before = self._get(holder.run_id)
+        try:
+            self.bench.do(signals.receive(self.bench.workshop.engine, holder, "go", None))
+        except RunWaits:
+            assert before.state == "running"
+        except RunLost:
+            assert any(held.worker_id in seat.former for seat in self.seats)
+        self.bench.do(queries.park_jobs(self.bench.link, worker_id=held.worker_id, parked=[parked]))
+
+    @rule(run=runs)
+    def signal(self, run: RunRead) -> None:
+        before = self._get(run)
+        try:
+            self.bench.do(signals.send(self.bench.workshop.engine, run.id, "go", 1, owner=None))
+        except RunFinal:
+            assert before.state.is_final
+
+    @invariant()
+    def what_has_come_is_not_waited_for(self) -> None:
+        waiting = "SELECT run_id FROM run_waits JOIN run_signals USING (run_id) WHERE signal = name"
+        assert self._fetch(waiting) == []
+        assert (
+            self._fetch("SELECT id FROM action_runs JOIN run_waits ON run_id = id WHERE finished_at IS NOT NULL") == []
+        )
 
     @rule(seat=st.integers(0, 1))
     def crash(self, seat: int) -> None:

@@ -35,8 +35,9 @@ def actions(workshop: Workshop) -> None:
         return [each.result for each in await run.gather([("double", {"number": n}) for n in numbers])]
 
     @workshop.action(children.CANCEL_CHILDREN)
-    async def cancel_children(run_id: str) -> int:
-        return await children.cancel_all(workshop.engine, workshop.queue.job_manager, run_id)
+    async def cancel_children(run: Run, run_id: str) -> int:
+        manager = workshop.queue.job_manager
+        return await children.cancel_orphans(workshop.engine, manager, run_id, asker_id=run.id)
 
 
 async def children_of(workshop: Workshop, run: RunRead) -> list[RunRead]:
@@ -300,6 +301,34 @@ async def test_cancelling_a_run_cancels_its_children_and_theirs(workshop: Worksh
 
         await eventually(all_cancelled)
     assert await workshop.value("SELECT count(*) FROM run_waits") == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "asker", "cancelled"),
+    [("cancelled", None, 1), ("cancelled", "ada", 1), ("cancelled", "bob", 0), ("queued", None, 0)],
+)
+async def test_only_orphans_are_cancelled_and_only_by_whom_they_belong_to(
+    workshop: Workshop, state: str, asker: str | None, cancelled: int
+) -> None:
+    @workshop.action()
+    async def parent(run: Run) -> None:
+        await run.spawn("never")
+
+    workshop.action["never"].task.queue = "asleep"
+    run = await workshop.submit("parent")
+    await workshop.drain(queues=["default"])
+    await workshop.execute("UPDATE action_runs SET owner = 'ada'")
+    await workshop.execute(
+        "UPDATE action_runs SET state = :state, finished_at = CASE WHEN :state = 'cancelled' THEN now() END "
+        "WHERE id = :id",
+        state=state,
+        id=run.id,
+    )
+    request = RunCreate(action="cancel_children", params={"run_id": run.id})
+    origin = service.Origin(owner=asker)
+    asked = await service.submit(workshop.intake, workshop.action["cancel_children"], request, origin)
+    await workshop.drain(queues=["default"])
+    assert (await workshop.get(asked)).result == cancelled
 
 
 async def test_a_run_that_fails_leaves_its_children_alone(workshop: Workshop) -> None:

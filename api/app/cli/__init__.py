@@ -11,7 +11,7 @@ import signal
 
 import typer
 
-from app.cli import actions, database, doctor, keys, run, runs, serving, up
+from app.cli import actions, database, doctor, keys, new_action, run, runs, serving, up
 from app.cli.screen import complaints
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (up.up, serving.api, serving.worker, actions.actions, run.run, doctor.doctor):
+for command in (up.up, serving.api, serving.worker, actions.actions, run.run, new_action.new_action, doctor.doctor):
     app.command()(command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(database.app, name="db")

@@ -117,15 +117,17 @@ class Children:
         return {name: row for name, row in zip(new, rows, strict=True) if row is not None}
 
 
-async def cancel_all(engine: AsyncEngine, manager: JobManager, parent_id: str) -> int:
-    """Cancel those children of a run that have not ended.
+async def cancel_orphans(engine: AsyncEngine, manager: JobManager, parent_id: str, *, asker_id: str) -> int:
+    """Cancel those children of a cancelled run that have not ended.
+
+    Anybody may submit this, with whatever id: nothing is done to runs of others, or to children of a run that goes on.
 
     Returns:
         How many were cancelled, or asked to stop.
     """
     async with autocommit(engine).connect() as connection:
-        unended = await waits.list_unended_children(connection, parent_id)
-    return await cancel_jobs(engine, manager, unended)
+        orphans = await waits.list_orphans(connection, parent_id, asker_id=asker_id)
+    return await cancel_jobs(engine, manager, orphans)
 
 
 async def cancel_jobs(engine: AsyncEngine, manager: JobManager, job_ids: Sequence[int]) -> int:

@@ -73,14 +73,22 @@ async def list_outcomes(connection: AsyncConnection, parent_id: str, *, ids: Col
     return {row.id: row for row in rows}
 
 
-async def list_unended_children(connection: AsyncConnection, parent_id: str) -> list[int]:
-    """The jobs of those children of a run that wait or run."""
+async def list_orphans(connection: AsyncConnection, parent_id: str, *, asker_id: str) -> list[int]:
+    """The jobs of those children of a cancelled run that wait or run.
+
+    None, if the run that asks belongs to somebody else than the cancelled one.
+    """
     statement = text("""
-        SELECT job.id FROM run_children AS child JOIN procrastinate_jobs AS job ON job.id = child.job_id
-         WHERE child.parent_id = :parent_id AND job.status IN ('todo', 'doing')
+        SELECT job.id
+          FROM action_runs AS parent
+          JOIN action_runs AS asker
+            ON asker.id = :asker_id AND coalesce(asker.owner = parent.owner, asker.owner IS NULL)
+          JOIN run_children AS child ON child.parent_id = parent.id
+          JOIN procrastinate_jobs AS job ON job.id = child.job_id AND job.status IN ('todo', 'doing')
+         WHERE parent.id = :parent_id AND parent.state = 'cancelled'
          ORDER BY job.id
     """)
-    return list((await connection.scalars(statement, {"parent_id": parent_id})).all())
+    return list((await connection.scalars(statement, {"parent_id": parent_id, "asker_id": asker_id})).all())
 
 
 async def await_children(
