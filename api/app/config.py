@@ -103,6 +103,10 @@ class Settings(BaseSettings):
     stubs_url: str | None = Field(default=None, pattern=r"^https?://[^/]+$")
     """Where the stubs are served (`python -m app.outbound.stubs PORT`); not set: by each worker itself."""
 
+    anthropic_api_key: SecretStr | None = None
+    """Claude, who writes and classifies."""
+    anthropic_model: str = "claude-sonnet-5-5"
+
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -113,6 +117,7 @@ class Settings(BaseSettings):
         "jwt_secret",
         "jwks_url",
         "webhook_key",
+        "anthropic_api_key",
         mode="before",
     )
     @classmethod

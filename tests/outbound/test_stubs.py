@@ -44,6 +44,11 @@ async def test_trouble_may_pass(parrot: httpx2.AsyncClient) -> None:
     assert answers == [500, 500, 200, 200]
 
 
+async def test_trouble_may_be_meant_for_one_vendor(parrot: httpx2.AsyncClient) -> None:
+    said = ("[stub:owl:500]", "[stub:parrot:500]", "[stub:owl:500] [stub:parrot:429]")
+    assert [(await parrot.post("/say", content=each)).status_code for each in said] == [200, 500, 429]
+
+
 async def test_calls_are_counted(parrot: httpx2.AsyncClient) -> None:
     await parrot.post("/say", content="hello")
     await parrot.post("/say", content="[stub:500]")

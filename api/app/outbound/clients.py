@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp
 
 from app.config import Settings
+from app.outbound.anthropic import stub as anthropic_stub
+from app.outbound.anthropic.client import AnthropicClient, open_anthropic_client
 from app.outbound.stubs import Stubs
 from app.outbound.web.client import WebClient, open_web_client
 from app.outbound.webhooks.client import WebhookClient, open_webhook_client
 
-STUBS: dict[str, ASGIApp] = {}
+STUBS: dict[str, ASGIApp] = {"anthropic": anthropic_stub.stub}
 """The stub of each vendor that has one."""
 
 
@@ -21,6 +23,7 @@ STUBS: dict[str, ASGIApp] = {}
 class Clients:
     """The outbound clients of one worker, shared by its runs."""
 
+    anthropic: AnthropicClient
     web: WebClient
     webhooks: WebhookClient
 
@@ -32,7 +35,8 @@ async def open_clients(settings: Settings) -> AsyncGenerator[Clients]:
     stubs = Stubs(STUBS, served_at=settings.stubs_url)
     async with (
         contextlib.aclosing(stubs),
+        open_anthropic_client(settings, stubs) as anthropic,
         open_web_client(allow_private=not production) as web,
         open_webhook_client(production=production, timeout=settings.webhook_timeout_seconds) as webhooks,
     ):
-        yield Clients(web=web, webhooks=webhooks)
+        yield Clients(anthropic=anthropic, web=web, webhooks=webhooks)

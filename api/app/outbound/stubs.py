@@ -2,7 +2,8 @@
 
 `python -m app.outbound.stubs PORT` runs it alone, for tests of several processes; `GET /calls` says what was asked of
 whom. A stub's answers follow from the request alone. Any text of a request may ask for trouble: `[stub:429]`,
-`[stub:500]`, `[stub:slow]`, `[stub:malformed]`, and `[stub:500 x2]` for the first two times only.
+`[stub:500]`, `[stub:slow]`, `[stub:malformed]`; `[stub:500 x2]` for the first two times only; `[stub:deepl:500]` of
+that vendor only.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 SLOW_SECONDS = 60.0
 RETRY_AFTER_SECONDS = 7
 
-_TROUBLE = re.compile(r"\[stub:(429|500|slow|malformed)(?: x(\d))?\]")
+TROUBLE = re.compile(r"\[stub:(?:(?P<vendor>\w+):)?(?P<kind>429|500|slow|malformed)(?: x(?P<times>\d))?\]")
 
 
 class Stubs:
@@ -111,11 +112,11 @@ class _Troubled:
         await self._app(scope, again, send)
 
     def _trouble(self, text: str) -> str | None:
-        asked = _TROUBLE.search(text)
+        asked = next((each for each in TROUBLE.finditer(text) if each["vendor"] in (None, self._vendor)), None)
         if asked is None:
             return None
         self._made[text] += 1
-        return asked[1] if asked[2] is None or self._made[text] <= int(asked[2]) else None
+        return asked["kind"] if asked["times"] is None or self._made[text] <= int(asked["times"]) else None
 
 
 _TROUBLES: dict[str, Response] = {
