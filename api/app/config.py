@@ -106,6 +106,11 @@ class Settings(BaseSettings):
     anthropic_api_key: SecretStr | None = None
     """Claude, who writes and classifies."""
     anthropic_model: str = "claude-sonnet-5-5"
+    deepl_api_key: SecretStr | None = None
+    """DeepL, who translates."""
+    gemini_api_key: SecretStr | None = None
+    """Gemini, who speaks."""
+    gemini_model: str = "gemini-3.8-flash-tts"
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -118,6 +123,8 @@ class Settings(BaseSettings):
         "jwks_url",
         "webhook_key",
         "anthropic_api_key",
+        "deepl_api_key",
+        "gemini_api_key",
         mode="before",
     )
     @classmethod

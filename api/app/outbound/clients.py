@@ -11,11 +11,20 @@ from starlette.types import ASGIApp
 from app.config import Settings
 from app.outbound.anthropic import stub as anthropic_stub
 from app.outbound.anthropic.client import AnthropicClient, open_anthropic_client
+from app.outbound.deepl import stub as deepl_stub
+from app.outbound.deepl.client import DeepLClient, open_deepl_client
+from app.outbound.gemini import stub as gemini_stub
+from app.outbound.gemini.client import GeminiClient, open_gemini_client
+from app.outbound.spacy.client import SpacyClient
 from app.outbound.stubs import Stubs
 from app.outbound.web.client import WebClient, open_web_client
 from app.outbound.webhooks.client import WebhookClient, open_webhook_client
 
-STUBS: dict[str, ASGIApp] = {"anthropic": anthropic_stub.stub}
+STUBS: dict[str, ASGIApp] = {
+    "anthropic": anthropic_stub.stub,
+    "deepl": deepl_stub.stub,
+    "gemini": gemini_stub.stub,
+}
 """The stub of each vendor that has one."""
 
 
@@ -24,6 +33,9 @@ class Clients:
     """The outbound clients of one worker, shared by its runs."""
 
     anthropic: AnthropicClient
+    deepl: DeepLClient
+    gemini: GeminiClient
+    spacy: SpacyClient
     web: WebClient
     webhooks: WebhookClient
 
@@ -36,7 +48,9 @@ async def open_clients(settings: Settings) -> AsyncGenerator[Clients]:
     async with (
         contextlib.aclosing(stubs),
         open_anthropic_client(settings, stubs) as anthropic,
+        open_deepl_client(settings, stubs) as deepl,
+        open_gemini_client(settings, stubs) as gemini,
         open_web_client(allow_private=not production) as web,
         open_webhook_client(production=production, timeout=settings.webhook_timeout_seconds) as webhooks,
     ):
-        yield Clients(anthropic=anthropic, web=web, webhooks=webhooks)
+        yield Clients(anthropic=anthropic, deepl=deepl, gemini=gemini, spacy=SpacyClient(), web=web, webhooks=webhooks)
