@@ -13,6 +13,7 @@ from app.access import models as access_models  # noqa: F401 - whose tables are 
 from app.config import get_settings
 from app.control import models as control_models  # noqa: F401 - their tables are part of the metadata
 from app.engine.schema import refuse_unnamed_scripts
+from app.outbound.postgres.adventure_tables import metadata as adventures
 from app.outbound.postgres.database import make_engine
 from app.webhooks.models import Base
 
@@ -32,7 +33,7 @@ def migrate(connection: Connection) -> None:
     try:
         context.configure(
             connection=connection,
-            target_metadata=Base.metadata,
+            target_metadata=[Base.metadata, adventures],
             include_name=include_name,
             transaction_per_migration=True,
         )
@@ -53,7 +54,7 @@ async def migrate_online(engine: AsyncEngine) -> None:
 def migrate_offline() -> None:
     context.configure(
         dialect_name="postgresql",
-        target_metadata=Base.metadata,
+        target_metadata=[Base.metadata, adventures],
         literal_binds=True,
         transaction_per_migration=True,
     )

@@ -155,7 +155,7 @@ async def test_every_example_works_as_it_is(workshop: Workshop, tmp_path: Path) 
                 for example in examples(operation):
                     # Who has ended is told nothing.
                     named = path.replace("{run_id}/signals", "{waiting_id}/signals").format_map(known)
-                    answer = await client.request(method, named, json=example)
+                    answer = await client.request(method, named, json=known.named_in(example))
                     assert answer.is_success, (operation["operationId"], example, answer.text)
                     undocumented = set(answer.headers) - documented_headers(operation, answer.status_code)
                     assert not undocumented, f"{operation['operationId']}: add {undocumented} to HEADERS."
@@ -167,7 +167,7 @@ def examples(operation: dict[str, Any]) -> list[Any]:
 
 
 async def known_things(client: httpx2.AsyncClient) -> Known:
-    """A run that has ended, for paths that name one, and one that waits."""
+    """A run that has ended and one that waits, and an adventure with what may be decided in it."""
     run = (await client.post("/runs", json={"action": "echo", "params": {"message": "hello"}})).json()
 
     async def ended() -> bool:
@@ -176,11 +176,27 @@ async def known_things(client: httpx2.AsyncClient) -> Known:
     await eventually(ended, within=60)
     later = {"action": "echo", "params": {"message": "hello"}, "schedule_at": "2999-01-01T00:00:00Z"}
     waiting = (await client.post("/runs", json=later)).json()
-    return Known(run_id=run["id"], waiting_id=waiting["id"], name="echo")
+    begun = await client.post("/adventures", json={"language": "es", "native_language": "en"})
+    place = begun.headers["location"]
+
+    async def choices() -> list[dict[str, str]]:
+        return (await client.get(place)).json()["entries"][0]["choices"]
+
+    return Known(
+        run_id=run["id"],
+        waiting_id=waiting["id"],
+        name="echo",
+        adventure_id=begun.json()["id"],
+        choice_id=(await eventually(choices, within=60))[0]["id"],
+    )
 
 
 class Known(dict[str, str]):
-    """What a path's parameters may stand for."""
+    """What a path's parameters, and what bodies name, may stand for."""
+
+    def named_in(self, example: Any) -> Any:
+        """The example, about the choice that there is."""
+        return {**example, "choice_id": self["choice_id"]} if "choice_id" in example else example
 
     def __missing__(self, key: str) -> str:
         raise AssertionError(f"Say in known_things (tests/test_openapi.py) what a path's {{{key}}} may be.")

@@ -9,6 +9,7 @@
     │   ├── Unauthorized     401   Forbidden        403
     │   ├── UnknownAction    404   RunNotFound      404   WebhookNotFound  404   DeliveryNotFound 404
     │   ├── ScheduleNotFound 404   DeadLetterNotFound 404
+    │   ├── AdventureNotFound 404  ChoiceNotFound   404  ChoiceDecided    409
     │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409   NotUnique 409   NoResult 409
     │   ├── SignalSent       409
     │   ├── TooManyWebhooks  409   WebhookDisabled  409   DeliveryPending  409
@@ -250,6 +251,27 @@ class DeadLetterNotFound(Refused):
 
     title = "Dead letter not found"
     status = 404
+
+
+class AdventureNotFound(Refused):
+    """There is no adventure with that id. `GET /adventures` lists yours."""
+
+    title = "Adventure not found"
+    status = 404
+
+
+class ChoiceNotFound(Refused):
+    """The adventure has no such choice. `GET /adventures/{id}` shows those there are, at the end of each entry."""
+
+    title = "Choice not found"
+    status = 404
+
+
+class ChoiceDecided(Refused):
+    """It is decided how the adventure goes on there. Decide at the end of its newest entry."""
+
+    title = "The choice is decided"
+    status = 409
 
 
 class NotUnique(Refused):

@@ -24,6 +24,7 @@ from app.observability.logging import configure_logging
 from app.outbound.postgres.database import make_engine
 from app.routers import (
     actions,
+    adventures,
     audit,
     changes,
     contract,
@@ -119,7 +120,7 @@ def create_app(
     install_problem_handlers(app)
     app.add_middleware(AllowedHosts, names=settings.hosts)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
-    for door in (actions, jobs, tasks):
+    for door in (actions, jobs, tasks, adventures):
         app.include_router(door.router)
     app.include_router(webhooks.router)
     app.include_router(audit.router)

@@ -10,11 +10,14 @@ import contextlib
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, JsonValue
 
 from app.access import audit
 from app.config import get_settings
+from app.domain.adventures import pipeline
+from app.domain.adventures.pipeline import Entry
 from app.domain.scraping.page import ScrapedPage
 from app.domain.scraping.page import scrape_page as scrape
 from app.domain.text.words import WordCount, count, merge, split_in_parts
@@ -22,6 +25,7 @@ from app.engine.app import App
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.retry import Retry
 from app.outbound.clients import open_clients
+from app.outbound.postgres.adventures import AdventureShelf
 from app.outbound.postgres.database import make_engine
 from app.runs import bulk, children, service
 from app.runs.actions import Actions
@@ -152,6 +156,14 @@ async def count_words(
         counts.append(await run.step(f"part-{number}", asyncio.to_thread, count, part))
         await run.progress(number, len(parts), f"part {number} of {len(parts)}")
     return merge(counts)
+
+
+@action(pipeline.ACTION, queue="adventure_pipeline", retry=Retry(max_attempts=3, base=30), timeout=600)
+async def generate_adventure_entry(run: Run, adventure_id: UUID, entry_id: UUID, user_id: str | None = None) -> Entry:
+    """Write an entry of an adventure: text and choices, translation, sound, words. Submitted by `POST /adventures`."""
+    shelf = AdventureShelf(procrastinate_app.connector.engine, run_id=run.id)
+    entry = Entry(adventure_id=adventure_id, entry_id=entry_id)
+    return await pipeline.generate(run, run.clients, shelf, entry, owner=user_id)
 
 
 @action(bulk.NAME)

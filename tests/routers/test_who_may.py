@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fastapi import APIRouter, FastAPI
@@ -85,6 +86,10 @@ ROUTES = {
     "GET /dead-letters": "administers",
     "POST /dead-letters/{fingerprint}/retry": "administers",
     "POST /dead-letters/{fingerprint}/discard": "administers",
+    "GET /adventures": "sees",
+    "POST /adventures": "submits",
+    "GET /adventures/{adventure_id}": "looks at",
+    "POST /adventures/{adventure_id}/decisions": "changes",
     "GET /webhooks": "sees",
     "POST /webhooks": "submits",
     "GET /webhooks/{webhook_id}": "looks at",
@@ -96,7 +101,7 @@ ROUTES = {
 }
 """A new route is written in here: what is it for?"""
 
-NOTHING_THERE = ("{delivery_id}", "{fingerprint}", "/schedules/{name}")
+NOTHING_THERE = ("{delivery_id}", "{fingerprint}", "/schedules/{name}", "/decisions")
 """Of these there is none to be found, by whoever may look."""
 
 
@@ -105,6 +110,9 @@ async def app(workshop: Workshop) -> AsyncIterator[FastAPI]:
     @workshop.action()
     async def echo(message: str) -> str:
         return message
+
+    @workshop.action("generate_adventure_entry")
+    async def generate(adventure_id: str, entry_id: str, user_id: str | None) -> None: ...
 
     app = create_app(guarded(workshop.settings), workshop.queue, workshop.action)
     async with app.router.lifespan_context(app):
@@ -186,6 +194,7 @@ async def test_everybody_gets_from_every_route_what_the_table_says(
     app.state.services.stopping.set()
 
     endpoint = "none"
+    adventure_id = await begin_adventure(call, everybody)
 
     async def place(path: str) -> str:
         """The path of something that is the owner's; of another endpoint, once one was deleted."""
@@ -196,7 +205,7 @@ async def test_everybody_gets_from_every_route_what_the_table_says(
             endpoint = made.json()["id"]
         return path.format(
             run_id=run_id, job_id=run_id, task_id=run_id, name="echo", fingerprint="none",
-            webhook_id=endpoint, delivery_id="none",
+            webhook_id=endpoint, delivery_id="none", adventure_id=adventure_id,
         )  # fmt: skip
 
     wrong = []
@@ -204,7 +213,8 @@ async def test_everybody_gets_from_every_route_what_the_table_says(
         method, path = route.split()
         for who, headers in everybody.items():
             expected = TABLE[who][EACH.index(purpose)]
-            answer = await call(method, await place(path), headers)
+            body = {"choice_id": str(UUID(int=1))} if "decisions" in path else None
+            answer = await call(method, await place(path), headers, json=body)
             there_is_none = any(part in path for part in NOTHING_THERE)
             refused = answer.status_code in ((401, 403) if there_is_none else (401, 403, 404))
             if refused if expected == IN else answer.status_code != expected:
@@ -215,6 +225,11 @@ async def test_everybody_gets_from_every_route_what_the_table_says(
     assert wrong == []
 
 
+async def begin_adventure(call: Caller, everybody: dict[str, dict[str, str]]) -> str:
+    languages = {"language": "fr", "native_language": "en"}
+    return (await call("POST", "/adventures", everybody["the owner"], json=languages)).json()["id"]
+
+
 async def test_another_s_run_and_no_run_are_told_apart_by_nobody(
     app: FastAPI, everybody: dict[str, dict[str, str]], workshop: Workshop
 ) -> None:
@@ -223,23 +238,38 @@ async def test_another_s_run_and_no_run_are_told_apart_by_nobody(
     run_id = (await call("POST", "/runs", everybody["the owner"], json=body)).json()["id"]
     made = await call("POST", "/webhooks", everybody["the owner"], json={"url": "https://example.com/hook"})
     endpoint = made.json()["id"]
+    adventure = await begin_adventure(call, everybody)
     unknown = endpoint[:-4] + ("aaaa" if not endpoint.endswith("aaaa") else "bbbb")
     for route in (route for route, purpose in ROUTES.items() if purpose in ("looks at", "changes")):
         method, path = route.split()
         answers = [
             await call(
                 method,
-                path.format(run_id=run, job_id=run, task_id=run, name="x", webhook_id=hook, delivery_id="none"),
+                path.format(
+                    run_id=run,
+                    job_id=run,
+                    task_id=run,
+                    name="x",
+                    webhook_id=hook,
+                    delivery_id="none",
+                    adventure_id=story,
+                ),
                 everybody["another"],
+                json={"choice_id": str(UUID(int=1))} if "decisions" in path else None,
+            )  # fmt: skip
+            for run, hook, story in (
+                (run_id, endpoint, adventure),
+                ("run_20200101T000000Z_00000000", unknown, str(UUID(int=0))),
             )
-            for run, hook in ((run_id, endpoint), ("run_20200101T000000Z_00000000", unknown))
         ]
         told = [{**answer.json(), "instance": None} for answer in answers]
         assert told[0] == told[1], route
         same = {"content-length": "", "ratelimit": ""}
         assert dict(answers[0].headers) | same == dict(answers[1].headers) | same
     assert (await call("GET", "/runs", everybody["another"])).json()["items"] == []
-    assert [run["id"] for run in (await call("GET", "/runs", everybody["a reader"])).json()["items"]] == [run_id]
+    assert [run["id"] for run in (await call("GET", "/runs?action=echo", everybody["a reader"])).json()["items"]] == [
+        run_id
+    ]
     assert (await workshop.get(run_id)).state == "queued"
 
 

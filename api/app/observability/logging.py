@@ -18,7 +18,11 @@ _OURS = ("job_id", "action", "attempt", "seconds")
 # Local variables hold what callers sent, and secrets.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 _UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access")
-_QUIET = ("procrastinate", "httpx2", "httpcore2", "trafilatura", "htmldate", "asyncio", "alembic")
+_QUIET = (
+    "procrastinate", "httpx2", "httpcore2", "trafilatura", "htmldate", "asyncio", "alembic",
+    "anthropic", "deepl", "google_genai",
+)  # fmt: skip
+"""Those that tell too much; the last three also what they were asked."""
 
 
 class WithoutArguments(logging.Filter):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fastapi_rfc9457 import Problem
 from procrastinate.exceptions import ConnectorException
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.engine.connector import SQLAlchemyAsyncConnector, is_lock_timeout, is_refused_value, translated_errors
 from app.engine.link import Link
@@ -22,7 +22,7 @@ from app.runs.queries import NewRun
 from app.runs.quota import Quota
 from app.runs.schemas import Unique
 from app.runs.stored import Stored, replayed
-from app.runs.unique import store_unique
+from app.runs.unique import Within, store_unique
 
 STATEMENTS_AT_ONCE = 2
 BATCH = 200
@@ -91,6 +91,20 @@ class Intake:
         if isinstance(outcome, Stored):
             return outcome
         raise outcome
+
+    async def store_within(self, connection: AsyncConnection, run: NewRun) -> Stored:
+        """Store a run and its job as part of the caller's transaction: they are there when that commits.
+
+        Raises:
+            UniqueViolation: a run with the same queueing lock is waiting.
+            ConnectorException: the database did not answer.
+            QuotaExceeded: too many of this owner wait for a worker already.
+        """
+        if refused := await self._refusal(run):
+            raise refused
+        [stored] = await queries.insert_runs(Within(self._connector, connection), [run])
+        assert stored is not None, "Only an idempotency key keeps a run out, and keys are of requests."
+        return Stored(stored)
 
     async def store_all(self, runs: Sequence[tuple[NewRun, Unique | None]]) -> list[Outcome]:
         """Store runs and their jobs, each or the error that kept it out, in the order given.

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi_rfc9457 import Problem
 from procrastinate import exceptions
 from pydantic import ValidationError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.engine.connector import translated_errors
 from app.engine.manager import JobManager
@@ -109,6 +109,18 @@ async def accept(intake: Intake, action: Action, request: RunCreate, origin: Ori
     except exceptions.UniqueViolation as error:
         raise AlreadyQueued(detail=_ALREADY_QUEUED) from error
     return Accepted(read_run(stored.run), stored.found, stored.replaced)
+
+
+async def submit_within(
+    intake: Intake, connection: AsyncConnection, action: Action, request: RunCreate, origin: Origin = HERE
+) -> RunRead:
+    """Accept a request as part of the caller's transaction: its run is there, and starts, when that commits.
+
+    Raises:
+        InvalidInput: the params do not fit the action's input.
+        QuotaExceeded: too many runs of this owner wait.
+    """
+    return read_run((await intake.store_within(connection, _prepared(action, request, origin))).run)
 
 
 async def submit_all(

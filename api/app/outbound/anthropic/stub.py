@@ -1,7 +1,7 @@
 """Anthropic, played: `POST /v1/messages` answers with data that fits the schema, the same for the same question.
 
-Its texts are small stories, and say that they are invented: `[stub 3fa9]`. What asks a stub for trouble is said again,
-so that the services who are given the text are asked too.
+Its texts are small stories, and say that they are invented: `[stub 3fa9]`. What asks another vendor's stub for trouble
+is said again, so that a service that is given the text is asked.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ async def create_message(request: Request) -> Response:
     asked = await request.json()
     prompt = asked["messages"][-1]["content"]
     mark = hashlib.sha256(f"{asked.get('system')}\n{prompt}".encode()).hexdigest()[:4]
-    said = " ".join(f"[stub:{trouble[0]}]" for trouble in TROUBLE.finditer(prompt))
+    said = " ".join(trouble[0] for trouble in TROUBLE.finditer(prompt) if trouble["vendor"])
     schema = asked["output_config"]["format"]["schema"]
     text = json.dumps(Inventor(schema, mark, said).invent(schema))
     return JSONResponse(

@@ -1,0 +1,156 @@
+"""Adventures: stories in a language that somebody learns. Each entry is written by a run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi_rfc9457.server import problems
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.adventures.pipeline import ACTION
+from app.domain.adventures.story import supports
+from app.errors import (
+    AdventureNotFound,
+    ChoiceDecided,
+    ChoiceNotFound,
+    Fault,
+    Forbidden,
+    InvalidInput,
+    QuotaExceeded,
+    Unauthorized,
+)
+from app.observability.tracing import carried_trace
+from app.outbound.postgres import adventures
+from app.outbound.postgres.database import autocommit
+from app.outbound.spacy.client import LANGUAGES
+from app.routers.adventure_schemas import (
+    AdventureCreate,
+    AdventurePage,
+    AdventureRead,
+    AdventureSummary,
+    DecisionCreate,
+    EntryRead,
+)
+from app.routers.dependencies import Services, ServicesDep
+from app.routers.security import Reads, Writes
+from app.routers.strict import StrictRoute
+from app.runs.schemas import RunCreate
+from app.runs.service import Origin, submit_within
+
+router = APIRouter(prefix="/adventures", tags=["adventures"], route_class=StrictRoute)
+
+_NOT_FOUND = "There is no adventure with that id."
+AdventureId = Annotated[UUID, Path(description="The id that `POST /adventures` returned.")]
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="createAdventure",
+    responses=problems(Unauthorized, Forbidden, InvalidInput, QuotaExceeded),
+)
+async def create_adventure(
+    body: AdventureCreate, services: ServicesDep, principal: Writes, request: Request, response: Response
+) -> AdventureRead:
+    """Begin an adventure. Its first entry is being written: look again, or follow its run."""
+    _check_languages(body)
+    async with services.engine.begin() as connection:
+        adventure_id = await adventures.insert_adventure(connection, owner=principal.owner, **body.model_dump())
+        await _begin_entry(connection, services, request, adventure_id, owner=principal.owner)
+    response.headers["Location"] = f"/adventures/{adventure_id}"
+    return await _read(services, adventure_id, owner=principal.owner)
+
+
+@router.get("", operation_id="listAdventures", responses=problems(Unauthorized, Forbidden, InvalidInput))
+async def list_adventures(
+    services: ServicesDep,
+    principal: Reads,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[UUID | None, Query(description="`next` of the page before.")] = None,
+) -> AdventurePage:
+    """Your adventures, the newest first."""
+    async with autocommit(services.engine).connect() as connection:
+        rows = await adventures.list_adventures(connection, owner=principal.owner, limit=limit + 1, after=cursor)
+    items = [AdventureSummary(**row._mapping) for row in rows[:limit]]
+    return AdventurePage(items=items, next=items[-1].id if len(rows) > limit else None)
+
+
+@router.get(
+    "/{adventure_id}",
+    operation_id="getAdventure",
+    responses=problems(Unauthorized, Forbidden, AdventureNotFound, InvalidInput),
+)
+async def get_adventure(adventure_id: AdventureId, services: ServicesDep, principal: Reads) -> AdventureRead:
+    """One adventure, with all its entries."""
+    return await _read(services, adventure_id, owner=principal.owner)
+
+
+@router.post(
+    "/{adventure_id}/decisions",
+    status_code=201,
+    operation_id="decide",
+    responses=problems(
+        Unauthorized, Forbidden, AdventureNotFound, ChoiceNotFound, ChoiceDecided, InvalidInput, QuotaExceeded
+    ),
+)
+async def decide(
+    adventure_id: AdventureId,
+    body: DecisionCreate,
+    services: ServicesDep,
+    principal: Writes,
+    request: Request,
+    response: Response,
+) -> AdventureRead:
+    """Decide how an adventure goes on. Its next entry is being written."""
+    async with services.engine.begin() as connection:
+        adventure = await adventures.get_adventure(connection, adventure_id, owner=principal.owner)
+        if adventure is None:
+            raise AdventureNotFound(detail=_NOT_FOUND)
+        entry_id = await adventures.get_entry_of_choice(connection, adventure_id, body.choice_id)
+        if entry_id is None:
+            raise ChoiceNotFound(detail="The adventure has no such choice.")
+        if not await adventures.insert_decision(connection, entry_id, body.choice_id):
+            raise ChoiceDecided(detail="It is decided how the adventure goes on there.")
+        await _begin_entry(connection, services, request, adventure_id, owner=adventure.owner)
+    response.headers["Location"] = f"/adventures/{adventure_id}"
+    return await _read(services, adventure_id, owner=principal.owner)
+
+
+def _check_languages(body: AdventureCreate) -> None:
+    if not supports(body.language, body.native_language):
+        detail = (
+            f"There are no stories in {body.language!r} for who knows {body.native_language!r}. Stories are told in "
+            f"{', '.join(sorted(LANGUAGES))}, and translated into another language that DeepL knows."
+        )
+        raise InvalidInput(errors=[Fault(pointer="/language", detail=detail, type="unsupported_languages")])
+
+
+async def _begin_entry(
+    connection: AsyncConnection, services: Services, request: Request, adventure_id: UUID, *, owner: str | None
+) -> None:
+    """The next entry and the run that writes it: with the caller's transaction, or not at all."""
+    entry_id = await adventures.insert_entry(connection, adventure_id)
+    params = {"adventure_id": str(adventure_id), "entry_id": str(entry_id), "user_id": owner}
+    run = await submit_within(
+        services.intake,
+        connection,
+        services.actions.named(ACTION),
+        RunCreate(action=ACTION, params=params),
+        Origin(owner, carried_trace(request.headers)),
+    )
+    await adventures.set_run(connection, entry_id, run_id=run.id)
+
+
+async def _read(services: Services, adventure_id: UUID, *, owner: str | None) -> AdventureRead:
+    async with autocommit(services.engine).connect() as connection:
+        row = await adventures.get_adventure(connection, adventure_id, owner=owner)
+        if row is None:
+            raise AdventureNotFound(detail=_NOT_FOUND)
+        entries = await adventures.list_entries(connection, adventure_id)
+    return AdventureRead(**row._mapping, entries=[_entry(each) for each in entries])
+
+
+def _entry(row: adventures.EntryRow) -> EntryRead:
+    return EntryRead(**row._mapping, audio_url=None)
