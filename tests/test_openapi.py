@@ -167,7 +167,7 @@ def examples(operation: dict[str, Any]) -> list[Any]:
 
 
 async def known_things(client: httpx2.AsyncClient) -> Known:
-    """A run that has ended, for paths that name one; one that waits; an adventure, with what may be decided in it."""
+    """A run that has ended and one that waits, and an adventure with what may be decided in it."""
     run = (await client.post("/runs", json={"action": "echo", "params": {"message": "hello"}})).json()
 
     async def ended() -> bool:
@@ -182,13 +182,12 @@ async def known_things(client: httpx2.AsyncClient) -> Known:
     async def choices() -> list[dict[str, str]]:
         return (await client.get(place)).json()["entries"][0]["choices"]
 
-    choice_id = (await eventually(choices, within=60))[0]["id"]
     return Known(
         run_id=run["id"],
         waiting_id=waiting["id"],
         name="echo",
         adventure_id=begun.json()["id"],
-        choice_id=choice_id,
+        choice_id=(await eventually(choices, within=60))[0]["id"],
     )
 
 
