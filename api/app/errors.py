@@ -8,7 +8,7 @@
     │   ├── TwoCredentials   400   InvalidIdempotencyKey 400
     │   ├── Unauthorized     401   Forbidden        403
     │   ├── UnknownAction    404   RunNotFound      404   WebhookNotFound  404   DeliveryNotFound 404
-    │   ├── ScheduleNotFound 404   DeadLetterNotFound 404
+    │   ├── ScheduleNotFound 404   DeadLetterNotFound 404  FileNotFound 404
     │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409   NotUnique 409   NoResult 409
     │   ├── TooManyWebhooks  409   WebhookDisabled  409   DeliveryPending  409
     │   ├── ScheduleExists   409   ScheduleDeclared 409
@@ -239,6 +239,13 @@ class DeadLetterNotFound(Refused):
     """No failed run has that fingerprint. `GET /dead-letters` lists those there are."""
 
     title = "Dead letter not found"
+    status = 404
+
+
+class FileNotFound(Refused):
+    """There is no such file, or the URL is not signed, or its time is over. Ask for a new URL."""
+
+    title = "File not found"
     status = 404
 
 

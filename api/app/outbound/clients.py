@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp
 
 from app.config import Settings
+from app.outbound.storage.client import Storage, open_storage
 from app.outbound.stubs import Stubs
 from app.outbound.web.client import WebClient, open_web_client
 from app.outbound.webhooks.client import WebhookClient, open_webhook_client
@@ -23,6 +24,7 @@ class Clients:
 
     web: WebClient
     webhooks: WebhookClient
+    storage: Storage
 
 
 @contextlib.asynccontextmanager
@@ -34,5 +36,6 @@ async def open_clients(settings: Settings) -> AsyncGenerator[Clients]:
         contextlib.aclosing(stubs),
         open_web_client(allow_private=not production) as web,
         open_webhook_client(production=production, timeout=settings.webhook_timeout_seconds) as webhooks,
+        open_storage(settings) as storage,
     ):
-        yield Clients(web=web, webhooks=webhooks)
+        yield Clients(web=web, webhooks=webhooks, storage=storage)
