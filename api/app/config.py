@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     database_url: str | None = None
     """`postgresql+asyncpg://…`; not set: the embedded PostgreSQL, started when first needed."""
     data_dir: Path = ROOT / ".data"
-    """Where the embedded PostgreSQL keeps its data."""
+    """Where the embedded PostgreSQL keeps its data, and what else is kept on this machine."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -111,6 +111,26 @@ class Settings(BaseSettings):
     gemini_api_key: SecretStr | None = None
     """Gemini, who speaks."""
     gemini_model: str = "gemini-3.8-flash-tts"
+    storage_provider: Literal["local", "s3", "bunny"] = "local"
+    """Where files are kept; `local`: in the folder `files` of `data_dir`."""
+    storage_signing_key: SecretStr | None = Field(default=None, min_length=32)
+    """Signs the URLs of files in a folder; not set: a random one kept in `data_dir`, but in production none."""
+    storage_endpoint_url: str | None = Field(default=None, pattern=r"^https?://")
+    """Of whoever speaks S3; not set: Amazon."""
+    storage_bucket: str | None = None
+    storage_access_key: str | None = None
+    storage_secret_key: SecretStr | None = None
+    storage_region: str = "us-east-1"
+    bunny_zone: str | None = None
+    """The storage zone."""
+    bunny_api_key: SecretStr | None = None
+    """The storage zone's password."""
+    bunny_storage_endpoint: str = Field(default="https://storage.bunnycdn.com", pattern=r"^https?://")
+    """Of the storage zone's region."""
+    bunny_cdn_base_url: str | None = Field(default=None, pattern=r"^https?://")
+    """The pull zone over the storage zone."""
+    bunny_token_auth_key: SecretStr | None = None
+    """Signs URLs of the pull zone, which must have token authentication switched on."""
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -125,6 +145,10 @@ class Settings(BaseSettings):
         "anthropic_api_key",
         "deepl_api_key",
         "gemini_api_key",
+        "storage_signing_key",
+        "storage_secret_key",
+        "bunny_api_key",
+        "bunny_token_auth_key",
         mode="before",
     )
     @classmethod
@@ -182,6 +206,17 @@ class Settings(BaseSettings):
             raise ValueError("set JWT_SECRET or JWKS_URL, not both: a token does not choose how it is checked")
         if self.jwt_secret is not None and len(self.jwt_secret.get_secret_value().encode()) < SHORTEST_JWT_SECRET:
             raise ValueError(f"JWT_SECRET must have {SHORTEST_JWT_SECRET} bytes or more, as HS256 demands")
+        return self
+
+    @model_validator(mode="after")
+    def _storage_is_whole(self) -> Self:
+        needs = {
+            "local": (),
+            "s3": ("storage_bucket",),
+            "bunny": ("bunny_zone", "bunny_api_key", "bunny_cdn_base_url", "bunny_token_auth_key"),
+        }[self.storage_provider]
+        if missing := [name.upper() for name in needs if getattr(self, name) is None]:
+            raise ValueError(f"STORAGE_PROVIDER={self.storage_provider} needs {', '.join(missing)}")
         return self
 
     @property

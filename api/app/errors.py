@@ -8,8 +8,8 @@
     │   ├── TwoCredentials   400   InvalidIdempotencyKey 400
     │   ├── Unauthorized     401   Forbidden        403
     │   ├── UnknownAction    404   RunNotFound      404   WebhookNotFound  404   DeliveryNotFound 404
-    │   ├── ScheduleNotFound 404   DeadLetterNotFound 404
     │   ├── AdventureNotFound 404  ChoiceNotFound   404  ChoiceDecided    409
+    │   ├── ScheduleNotFound 404   DeadLetterNotFound 404  FileNotFound 404
     │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409   NotUnique 409   NoResult 409
     │   ├── SignalSent       409
     │   ├── TooManyWebhooks  409   WebhookDisabled  409   DeliveryPending  409
@@ -272,6 +272,13 @@ class ChoiceDecided(Refused):
 
     title = "The choice is decided"
     status = 409
+
+
+class FileNotFound(Refused):
+    """There is no such file, or the URL is not signed, or its time is over. Ask for a new URL."""
+
+    title = "File not found"
+    status = 404
 
 
 class NotUnique(Refused):

@@ -22,6 +22,7 @@ from app.control.pulse import Pulse
 from app.engine.app import App
 from app.observability.logging import configure_logging
 from app.outbound.postgres.database import make_engine
+from app.outbound.storage.client import open_storage
 from app.routers import (
     actions,
     adventures,
@@ -30,6 +31,7 @@ from app.routers import (
     contract,
     dead_letters,
     events,
+    files,
     health,
     jobs,
     queues,
@@ -71,7 +73,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with queue.open_async():
+        async with queue.open_async(), open_storage(settings) as storage:
             # Its own: who asks does not wait for a connection for as long as a worker would.
             engine = make_engine(settings, pool_timeout=settings.pool_timeout_seconds)
             intake = Intake(engine, timeout=settings.db_timeout_seconds, max_queued=settings.max_queued_runs)
@@ -90,6 +92,7 @@ def create_app(
                 streams,
                 stopping,
                 queue.schedules,
+                storage,
             )
             with streams_end_on_signal(stopping):
                 watching = asyncio.create_task(lookout.run())
@@ -123,6 +126,7 @@ def create_app(
     for door in (actions, jobs, tasks, adventures):
         app.include_router(door.router)
     app.include_router(webhooks.router)
+    app.include_router(files.router)
     app.include_router(audit.router)
     document_credentials(app)
     contract.publish(app)

@@ -20,9 +20,9 @@ from app.routers.strict import StrictRoute, access_of
 
 OPEN = {
     "/", "/livez", "/readyz", "/health", "/docs", "/docs/oauth2-redirect", "/static-offline-docs", "/openapi.json",
-    "/problems/{slug}",
+    "/problems/{slug}", "/files/{key:path}",
 }  # fmt: skip
-"""What everybody may see."""
+"""What everybody may see; of files, with the signature in their URL."""
 
 IN = "let in"
 EACH = ("sees", "looks at", "submits", "changes", "administers")

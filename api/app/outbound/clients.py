@@ -16,6 +16,7 @@ from app.outbound.deepl.client import DeepLClient, open_deepl_client
 from app.outbound.gemini import stub as gemini_stub
 from app.outbound.gemini.client import GeminiClient, open_gemini_client
 from app.outbound.spacy.client import SpacyClient
+from app.outbound.storage.client import Storage, open_storage
 from app.outbound.stubs import Stubs
 from app.outbound.web.client import WebClient, open_web_client
 from app.outbound.webhooks.client import WebhookClient, open_webhook_client
@@ -38,6 +39,7 @@ class Clients:
     spacy: SpacyClient
     web: WebClient
     webhooks: WebhookClient
+    storage: Storage
 
 
 @contextlib.asynccontextmanager
@@ -52,5 +54,14 @@ async def open_clients(settings: Settings) -> AsyncGenerator[Clients]:
         open_gemini_client(settings, stubs) as gemini,
         open_web_client(allow_private=not production) as web,
         open_webhook_client(production=production, timeout=settings.webhook_timeout_seconds) as webhooks,
+        open_storage(settings) as storage,
     ):
-        yield Clients(anthropic=anthropic, deepl=deepl, gemini=gemini, spacy=SpacyClient(), web=web, webhooks=webhooks)
+        yield Clients(
+            anthropic=anthropic,
+            deepl=deepl,
+            gemini=gemini,
+            spacy=SpacyClient(),
+            web=web,
+            webhooks=webhooks,
+            storage=storage,
+        )

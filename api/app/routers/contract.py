@@ -26,6 +26,7 @@ TAGS = {
     "schedules": "Runs at fixed times: from the code, and made through the API.",
     "dead letters": "Runs that failed, by what they failed of; retry or discard a group.",
     "webhooks": "Where it is told that runs have ended: endpoints, deliveries, secrets.",
+    "files": "Files to process and to send, and those that actions have made, behind signed URLs.",
     "health": "For probes and people.",
 }
 _LOCATION = {"Location": "Where the run is."}

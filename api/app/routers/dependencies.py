@@ -16,6 +16,7 @@ from app.config import Settings
 from app.control.pulse import Pulse
 from app.engine.manager import JobManager
 from app.engine.schedule import Schedule
+from app.outbound.storage.client import Storage
 from app.runs.actions import Actions
 from app.runs.intake import Intake
 from app.runs.lookout import Lookout
@@ -38,6 +39,7 @@ class Services:
     """Set when the process is told to stop: open streams end."""
     schedules: Sequence[Schedule]
     """Those that the code declares."""
+    storage: Storage
 
 
 async def services(request: Request) -> Services:
