@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import json
 from pathlib import Path
 from typing import Literal, Self
 
@@ -131,6 +132,10 @@ class Settings(BaseSettings):
     """The pull zone over the storage zone."""
     bunny_token_auth_key: SecretStr | None = None
     """Signs URLs of the pull zone, which must have token authentication switched on."""
+    google_service_account: SecretStr | None = None
+    """Whom spreadsheets are shared with: the JSON of its key."""
+    backlog_sheet: str | None = None
+    """Where the backlog is: a spreadsheet's id or URL, or the path of a CSV or XLSX file."""
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -149,6 +154,7 @@ class Settings(BaseSettings):
         "storage_secret_key",
         "bunny_api_key",
         "bunny_token_auth_key",
+        "google_service_account",
         mode="before",
     )
     @classmethod
@@ -169,6 +175,17 @@ class Settings(BaseSettings):
         if parsed.drivername not in ("postgresql+asyncpg", "postgresql", "postgres"):
             raise ValueError(f"must start with postgresql+asyncpg://, not {parsed.drivername}://")
         return parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+
+    @field_validator("google_service_account")
+    @classmethod
+    def _json_of_a_key(cls, key: SecretStr | None) -> SecretStr | None:
+        try:
+            is_key = key is None or "private_key" in json.loads(key.get_secret_value())
+        except (ValueError, TypeError):
+            is_key = False
+        if not is_key:
+            raise ValueError("must be the JSON of a service account's key, as Google Cloud gives it")
+        return key
 
     @field_validator("webhook_key")
     @classmethod

@@ -15,6 +15,8 @@ from app.outbound.deepl import stub as deepl_stub
 from app.outbound.deepl.client import DeepLClient, open_deepl_client
 from app.outbound.gemini import stub as gemini_stub
 from app.outbound.gemini.client import GeminiClient, open_gemini_client
+from app.outbound.google_sheets import stub as google_sheets_stub
+from app.outbound.google_sheets.client import SheetsClient
 from app.outbound.spacy.client import SpacyClient
 from app.outbound.storage.client import Storage, open_storage
 from app.outbound.stubs import Stubs
@@ -25,6 +27,7 @@ STUBS: dict[str, ASGIApp] = {
     "anthropic": anthropic_stub.stub,
     "deepl": deepl_stub.stub,
     "gemini": gemini_stub.stub,
+    "google_sheets": google_sheets_stub.stub,
 }
 """The stub of each vendor that has one."""
 
@@ -37,6 +40,7 @@ class Clients:
     deepl: DeepLClient
     gemini: GeminiClient
     spacy: SpacyClient
+    sheets: SheetsClient
     web: WebClient
     webhooks: WebhookClient
     storage: Storage
@@ -61,6 +65,7 @@ async def open_clients(settings: Settings) -> AsyncGenerator[Clients]:
             deepl=deepl,
             gemini=gemini,
             spacy=SpacyClient(),
+            sheets=SheetsClient(settings, stubs),
             web=web,
             webhooks=webhooks,
             storage=storage,
