@@ -13,10 +13,12 @@ from app.access import models as access_models  # noqa: F401 - whose tables are 
 from app.config import get_settings
 from app.control import models as control_models  # noqa: F401 - their tables are part of the metadata
 from app.engine.schema import refuse_unnamed_scripts
+from app.outbound.postgres import backlog
 from app.outbound.postgres.adventure_tables import metadata as adventures
 from app.outbound.postgres.database import make_engine
 from app.webhooks.models import Base
 
+METADATA = [Base.metadata, adventures, backlog.metadata]
 MIGRATORS = 0x72756E6C  # "runl": the advisory lock that migrators take
 
 
@@ -33,7 +35,7 @@ def migrate(connection: Connection) -> None:
     try:
         context.configure(
             connection=connection,
-            target_metadata=[Base.metadata, adventures],
+            target_metadata=METADATA,
             include_name=include_name,
             transaction_per_migration=True,
         )
@@ -54,7 +56,7 @@ async def migrate_online(engine: AsyncEngine) -> None:
 def migrate_offline() -> None:
     context.configure(
         dialect_name="postgresql",
-        target_metadata=[Base.metadata, adventures],
+        target_metadata=METADATA,
         literal_binds=True,
         transaction_per_migration=True,
     )

@@ -25,11 +25,11 @@ from app.engine import schema
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.schema import installed_scripts, missing_revisions, named_scripts, refuse_unnamed_scripts
 from app.errors import ConfigurationError
-from app.outbound.postgres import adventure_tables
+from app.outbound.postgres import adventure_tables, backlog
 from app.runs.state import RunState
 from app.webhooks.models import Base
 
-HEAD = "app_0011"
+HEAD = "app_0012"
 REVISIONS = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
 
 # Everything that a schema consists of; enum labels without their order, which upstream's own two ways differ in.
@@ -115,7 +115,7 @@ async def test_the_models_are_what_the_migrations_make(engine: AsyncEngine) -> N
                 "compare_server_default": True,
             },
         )
-        return compare_metadata(context, [Base.metadata, adventure_tables.metadata])
+        return compare_metadata(context, [Base.metadata, adventure_tables.metadata, backlog.metadata])
 
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []

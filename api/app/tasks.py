@@ -18,6 +18,8 @@ from app.access import audit
 from app.config import get_settings
 from app.domain.adventures import pipeline
 from app.domain.adventures.pipeline import Entry
+from app.domain.backlog import enriching, full, sync, writing
+from app.domain.journal import Policy
 from app.domain.scraping.page import ScrapedPage
 from app.domain.scraping.page import scrape_page as scrape
 from app.domain.text.words import WordCount, count, merge, split_in_parts
@@ -26,6 +28,7 @@ from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.retry import Retry
 from app.outbound.clients import open_clients
 from app.outbound.postgres.adventures import AdventureShelf
+from app.outbound.postgres.backlog import BacklogShelf
 from app.outbound.postgres.database import make_engine
 from app.runs import bulk, children, service
 from app.runs.actions import Actions
@@ -67,6 +70,11 @@ action = Actions(procrastinate_app)
 seal = Seal(settings.webhook_keys)
 
 PARTS = 10
+
+
+def backlog_shelf() -> BacklogShelf:
+    """Where the backlog is kept."""
+    return BacklogShelf(procrastinate_app.connector.engine)
 
 
 class Echo(BaseModel):
@@ -164,6 +172,41 @@ async def generate_adventure_entry(run: Run, adventure_id: UUID, entry_id: UUID,
     shelf = AdventureShelf(procrastinate_app.connector.engine, run_id=run.id)
     entry = Entry(adventure_id=adventure_id, entry_id=entry_id)
     return await pipeline.generate(run, run.clients, shelf, entry, owner=user_id)
+
+
+@action(lock="backlog")
+async def sync_backlog(run: Run) -> sync.SyncReport:
+    """Make the backlog what the sheet says: what was added, changed, removed, and which rows are wrong."""
+    return await sync.sync_backlog(run, run.clients.sheets, backlog_shelf(), settings.backlog_sheet)
+
+
+@action(lock="backlog")
+async def recompute_scores(run: Run) -> sync.ScoreReport:
+    """Give every item of the backlog its scores, RICE and WSJF."""
+    return await sync.recompute_scores(run, backlog_shelf())
+
+
+@action(lock="backlog")
+async def write_scores(run: Run) -> writing.WriteReport:
+    """Write the scores into the sheet, where it says something else."""
+    return await writing.write_scores(run, run.clients.sheets, backlog_shelf(), settings.backlog_sheet)
+
+
+@action()
+async def enrich_items(run: Run) -> enriching.EnrichReport:
+    """Ask a language model what kind of work those items of the backlog are that have no category."""
+    return await enriching.enrich_items(run, run.clients.anthropic, backlog_shelf())
+
+
+@action()
+async def full_sync(
+    run: Run,
+    policy: Annotated[
+        Policy, Field(examples=["cancel"], description="whether to go on after one that fails")
+    ] = "cancel",
+) -> list[full.Stage]:
+    """Sync the backlog, recompute its scores and write them into the sheet, each as a run of its own."""
+    return await full.sync_fully(run, policy)
 
 
 @action(bulk.NAME)
