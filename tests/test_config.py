@@ -43,6 +43,8 @@ def test_a_request_waits_two_seconds_for_a_connection_and_no_longer() -> None:
         ("PORT", "70000", "PORT: Input should be less than or equal to 65535"),
         ("WORKER_CONCURRENCY", "0", "WORKER_CONCURRENCY: Input should be greater than or equal to 1"),
         ("LEASE_SECONDS", "1", "LEASE_SECONDS must be at least twice HEARTBEAT_SECONDS"),
+        ("GOOGLE_SERVICE_ACCOUNT", "hunter2", "GOOGLE_SERVICE_ACCOUNT: must be the JSON of a service account's key"),
+        ("GOOGLE_SERVICE_ACCOUNT", '["hunter2"]', "GOOGLE_SERVICE_ACCOUNT: must be the JSON"),
         ("ENVIRONMENT", "prod", "ENVIRONMENT: Input should be 'development', 'test' or 'production'"),
     ],
 )
