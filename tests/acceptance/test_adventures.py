@@ -19,7 +19,7 @@ from tests.support.processes import api_process, environment, free_port, running
 
 from app.config import Settings
 
-ONCE_EACH = {"anthropic": 1, "deepl": 1}
+ONCE_EACH = {"anthropic": 1, "deepl": 1, "gemini": 1}
 
 # Whoever stores the result of a step waits for a lock that a test may hold.
 PASS_A_GATE = (
@@ -55,9 +55,12 @@ class Stage:
     settings: Settings
     engine: AsyncEngine
     log: Path
+    files: Path
 
     def worker(self) -> contextlib.AbstractContextManager[Any]:
-        return worker_process(self.settings, self.log, STUB_GENERATION="true", STUBS_URL=self.services)
+        return worker_process(
+            self.settings, self.log, STUB_GENERATION="true", STUBS_URL=self.services, DATA_DIR=str(self.files)
+        )
 
     async def begin(self, premise: str = "A lighthouse.") -> dict[str, Any]:
         wanted = {"language": "es", "native_language": "en", "premise": premise}
@@ -106,10 +109,10 @@ async def stage(settings: Settings, engine: AsyncEngine, tmp_path: Path) -> Asyn
     log = tmp_path / "processes.log"
     with services_process(settings, log) as services:
         async with (
-            api_process(settings, log, JWT_SECRET=JWT_SECRET) as (url, _),
+            api_process(settings, log, JWT_SECRET=JWT_SECRET, DATA_DIR=str(tmp_path)) as (url, _),
             httpx2.AsyncClient(base_url=url, headers=bearer(token("ada")), timeout=30) as api,
         ):
-            yield Stage(api, services, settings, engine, log)
+            yield Stage(api, services, settings, engine, log, tmp_path)
 
 
 async def test_an_adventure_goes_from_its_beginning_through_three_decisions(stage: Stage) -> None:
@@ -125,6 +128,8 @@ async def test_an_adventure_goes_from_its_beginning_through_three_decisions(stag
     for entry in adventure["entries"]:
         assert "[stub " in entry["text"]
         assert entry["translation"] == f"[en] {entry['text']}"
+        sound = await stage.api.get(entry["audio_url"])
+        assert (sound.status_code, sound.content[:4]) == (200, b"RIFF")
         assert all(entry["text"][word["start"] :].startswith(word["text"]) for word in entry["words"])
     assert len({entry["text"] for entry in adventure["entries"]}) == 4
     assert await stage.calls(answered=False) == dict.fromkeys(ONCE_EACH, 4)
@@ -148,7 +153,7 @@ async def test_a_service_that_fails_twice_is_asked_three_times_and_the_others_on
     assert await stage.calls(answered=False) == ONCE_EACH | {"deepl": 3}
 
 
-@pytest.mark.parametrize("vendor", ["deepl"])
+@pytest.mark.parametrize("vendor", ["deepl", "gemini"])
 async def test_a_worker_killed_before_a_service_has_answered_pays_each_once(stage: Stage, vendor: str) -> None:
     adventure = await stage.begin(f"[stub:{vendor}:slow x1]")
     with stage.worker() as first:

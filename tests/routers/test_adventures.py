@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -28,11 +29,11 @@ ADA, BOB, ROOT = ({"x-test-owner": name} for name in ("ada", "bob", ""))
 
 
 @pytest.fixture
-async def settings(settings: Settings) -> AsyncIterator[Settings]:
+async def settings(settings: Settings, tmp_path: Path) -> AsyncIterator[Settings]:
     """With stubs that are there for all workers of a test: they count how often they were asked."""
     async with contextlib.aclosing(Stubs(STUBS)) as stubs:
         served_at = stubs.url("").rstrip("/")
-        yield settings.model_copy(update={"stub_generation": True, "stubs_url": served_at})
+        yield settings.model_copy(update={"stub_generation": True, "stubs_url": served_at, "data_dir": tmp_path})
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +80,8 @@ async def test_an_adventure_begins_and_goes_on(api: httpx2.AsyncClient, workshop
     assert entry["translation"] == f"[en] {entry['text']}"
     assert entry["words"][0]["text"] == entry["text"].split()[0]
     assert len(entry["choices"]) == 3
+    sound = await api.get(entry["audio_url"])
+    assert (sound.status_code, sound.content[:4]) == (200, b"RIFF")
 
     answer = await decide(api, adventure, entry["choices"][1]["id"])
     assert answer.status_code == 201, answer.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.adventures.pipeline import ACTION
 from app.domain.adventures.story import supports
 from app.errors import (
+    ActionError,
     AdventureNotFound,
     ChoiceDecided,
     ChoiceNotFound,
@@ -42,6 +44,7 @@ from app.runs.service import Origin, submit_within
 router = APIRouter(prefix="/adventures", tags=["adventures"], route_class=StrictRoute)
 
 _NOT_FOUND = "There is no adventure with that id."
+AUDIO_SECONDS = 3600
 AdventureId = Annotated[UUID, Path(description="The id that `POST /adventures` returned.")]
 
 
@@ -149,8 +152,13 @@ async def _read(services: Services, adventure_id: UUID, *, owner: str | None) ->
         if row is None:
             raise AdventureNotFound(detail=_NOT_FOUND)
         entries = await adventures.list_entries(connection, adventure_id)
-    return AdventureRead(**row._mapping, entries=[_entry(each) for each in entries])
+    return AdventureRead(**row._mapping, entries=[await _entry(services, each) for each in entries])
 
 
-def _entry(row: adventures.EntryRow) -> EntryRead:
-    return EntryRead(**row._mapping, audio_url=None)
+async def _entry(services: Services, row: adventures.EntryRow) -> EntryRead:
+    audio_url = None
+    if row.audio_key is not None:
+        # A storage that signs nothing takes no story away from its reader.
+        with contextlib.suppress(ActionError):
+            audio_url = await services.storage.signed_url(row.audio_key, seconds=AUDIO_SECONDS)
+    return EntryRead(**row._mapping, audio_url=audio_url)

@@ -2,7 +2,7 @@
 
 ::
 
-    write → translate → analyse → store
+    write → translate → speak → analyse → store
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from app.domain.adventures.story import Telling, write_page
 from app.domain.journal import Journal
 from app.errors import Rejected
 from app.outbound.clients import Clients
+from app.outbound.gemini.client import GeminiClient
+from app.outbound.storage.client import Storage
 
 ACTION = "generate_adventure_entry"
 """Also named by the trigger that makes an entry an error when its run has failed."""
-STEPS = 4
+STEPS = 5
 
 
 class Entry(BaseModel):
@@ -28,6 +30,13 @@ class Entry(BaseModel):
 
     adventure_id: UUID
     entry_id: UUID
+
+
+class Recording(BaseModel):
+    """Where a spoken text is kept."""
+
+    key: str
+    content_type: str
 
 
 class Shelf(Protocol):
@@ -44,6 +53,8 @@ class Shelf(Protocol):
         text: str,
         choices: list[str],
         translation: str,
+        audio_key: str,
+        audio_type: str,
         words: list[dict[str, Any]],
     ) -> None:
         """Store what was written, unless it is stored."""
@@ -68,8 +79,10 @@ async def generate(run: Journal, clients: Clients, shelf: Shelf, entry: Entry, *
     language, native = telling.language, telling.native_language
     translation = await run.step("translate", clients.deepl.translate, page.text, source=language, target=native)
     await run.progress(2, STEPS, "translated")
+    recording = await run.step("speak", speak, clients.gemini, clients.storage, entry, page.text, language)
+    await run.progress(3, STEPS, "spoken")
     words = await run.step("analyse", clients.spacy.analyse, page.text, language)
-    await run.progress(3, STEPS, "analysed")
+    await run.progress(4, STEPS, "analysed")
     await run.step(
         "store",
         shelf.complete_entry,
@@ -77,7 +90,17 @@ async def generate(run: Journal, clients: Clients, shelf: Shelf, entry: Entry, *
         text=page.text,
         choices=page.choices,
         translation=translation,
+        audio_key=recording.key,
+        audio_type=recording.content_type,
         words=[word.model_dump() for word in words],
     )
     await run.progress(STEPS, STEPS, "stored")
     return entry
+
+
+async def speak(gemini: GeminiClient, storage: Storage, entry: Entry, text: str, language: str) -> Recording:
+    """Have the text spoken, and keep the sound, in the same place at every attempt."""
+    speech = await gemini.speak(text, language)
+    key = f"adventures/{entry.adventure_id}/{entry.entry_id}.wav"
+    await storage.put(key, speech.audio, speech.content_type)
+    return Recording(key=key, content_type=speech.content_type)

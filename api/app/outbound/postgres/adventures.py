@@ -48,6 +48,8 @@ class AdventureShelf:
         text: str,
         choices: list[str],
         translation: str,
+        audio_key: str,
+        audio_type: str,
         words: list[dict[str, Any]],
     ) -> None:
         """Store all of an entry in one transaction, unless it is stored: then nothing is changed."""
@@ -55,6 +57,7 @@ class AdventureShelf:
             if await set_complete(connection, entry_id, page=text, words=words):
                 await insert_choices(connection, entry_id, choices)
                 await insert_translation(connection, entry_id, translation)
+                await insert_audio(connection, entry_id, key=audio_key, content_type=audio_type)
 
 
 async def insert_adventure(
@@ -215,3 +218,9 @@ async def insert_translation(connection: AsyncConnection, entry_id: UUID, transl
          WHERE entry.id = :entry_id
     """)
     await connection.execute(statement, {"entry_id": entry_id, "translation": translation})
+
+
+async def insert_audio(connection: AsyncConnection, entry_id: UUID, *, key: str, content_type: str) -> None:
+    """Where an entry, spoken, is kept."""
+    statement = text("INSERT INTO adventure_audio (entry_id, key, content_type) VALUES (:entry_id, :key, :type)")
+    await connection.execute(statement, {"entry_id": entry_id, "key": key, "type": content_type})
