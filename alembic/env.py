@@ -23,8 +23,8 @@ MIGRATORS = 0x72756E6C  # "runl": the advisory lock that migrators take
 
 
 def include_name(name: str | None, type_: str, _parents: Any) -> bool:
-    """Leave Procrastinate's own tables to Procrastinate's own scripts."""
-    return not (type_ == "table" and name is not None and name.startswith("procrastinate_"))
+    """Leave Procrastinate's own tables to Procrastinate's own scripts, and texts to where pgvector is."""
+    return not (type_ == "table" and name is not None and (name.startswith("procrastinate_") or name == "texts"))
 
 
 def migrate(connection: Connection) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import asyncpg
 import httpx2
 import pytest
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.silence import SILENCE
 from tests.support.workshop import Workshop, open_workshop
@@ -139,6 +139,14 @@ async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
     engine = make_engine(settings)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture
+async def pgvector(engine: AsyncEngine) -> None:
+    """Leaves a test out where the database has no place for vectors."""
+    async with engine.connect() as connection:
+        if await connection.scalar(text("SELECT to_regclass('texts')")) is None:
+            pytest.skip("this PostgreSQL has no pgvector")
 
 
 @pytest.fixture

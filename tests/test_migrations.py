@@ -29,7 +29,7 @@ from app.outbound.postgres import adventure_tables, backlog
 from app.runs.state import RunState
 from app.webhooks.models import Base
 
-HEAD = "app_0012"
+HEAD = "app_0013"
 REVISIONS = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
 
 # Everything that a schema consists of; enum labels without their order, which upstream's own two ways differ in.
@@ -110,7 +110,10 @@ async def test_the_models_are_what_the_migrations_make(engine: AsyncEngine) -> N
         context = MigrationContext.configure(
             connection,
             opts={
-                "include_name": lambda name, kind, _: not (kind == "table" and name.startswith("procrastinate_")),
+                # Texts have no model: there is a table for them only where pgvector is.
+                "include_name": lambda name, kind, _: (
+                    kind != "table" or not name.startswith(("procrastinate_", "texts"))
+                ),
                 "compare_type": True,
                 "compare_server_default": True,
             },

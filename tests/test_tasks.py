@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from examples.demo_site import DemoSite
 from procrastinate.periodic import PeriodicDeferrer
+from scripts.counting_site import CountingSite
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.workshop import Workshop
 
@@ -44,6 +45,25 @@ async def test_noop_keeps_what_was_sent(real: Workshop) -> None:
 async def test_sleep_says_how_long(real: Workshop) -> None:
     run = await performed(real, "sleep", seconds=0, message="soon")
     assert run.result == {"slept_seconds": 0, "message": "soon"}
+
+
+async def test_the_pages_of_a_crawl_are_found_by_what_they_mean(real: Workshop, pgvector: None) -> None:
+    with CountingSite(3) as site:
+        crawl = await performed(real, "scrape_site", url=site.start, pages_per_second=50)
+    for _ in range(2):
+        embedded = await performed(real, "embed_texts", collection="book", run_id=crawl.id)
+        assert embedded.result == {"collection": "book", "stored": 3, "skipped": 0}
+    found = await performed(real, "search_texts", collection="book", query="lighthouse2", limit=1)
+    assert found.result is not None
+    assert [item["source"] for item in found.result["items"]] == [f"{site.url}/page/2"]
+
+
+async def test_only_the_pages_of_runs_that_have_read_some_are_embedded(real: Workshop) -> None:
+    greeting = await performed(real, "echo", message="no page")
+    run = await performed(real, "embed_texts", collection="book", run_id=greeting.id)
+    assert run.state == "failed"
+    assert run.error is not None
+    assert "There is no run of scrape_page or scrape_site" in run.error["detail"]
 
 
 async def test_count_words_counts_in_ten_steps_with_progress(real: Workshop) -> None:

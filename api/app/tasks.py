@@ -22,7 +22,11 @@ from app.domain.backlog import enriching, full, sync, writing
 from app.domain.journal import Policy
 from app.domain.scraping.page import ScrapedPage
 from app.domain.scraping.page import scrape_page as scrape
+from app.domain.scraping.site import Bounds, ScrapedSite
+from app.domain.scraping.site import scrape_site as crawl
 from app.domain.text.words import WordCount, count, merge, split_in_parts
+from app.domain.vectors import texts as vectors
+from app.domain.vectors.texts import Collection, EmbeddedTexts, EmbedTexts, FoundTexts, Source
 from app.engine.app import App
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.retry import Retry
@@ -30,7 +34,8 @@ from app.outbound.clients import open_clients
 from app.outbound.postgres.adventures import AdventureShelf
 from app.outbound.postgres.backlog import BacklogShelf
 from app.outbound.postgres.database import make_engine
-from app.runs import bulk, children, service
+from app.outbound.postgres.texts import Texts
+from app.runs import bulk, children, scraped, service
 from app.runs.actions import Actions
 from app.runs.bulk import Hands
 from app.runs.context import Run
@@ -151,6 +156,43 @@ async def sleep(
 async def scrape_page(run: Run, url: Annotated[HttpUrl, Field(examples=["https://example.com/"])]) -> ScrapedPage:
     """Fetch a page, robots.txt permitting: its title, description, main text and links."""
     return await scrape(run.clients.web, str(url))
+
+
+@action(retry=Retry(max_attempts=5, base=1, cap=60))
+async def scrape_site(
+    run: Run,
+    url: Annotated[HttpUrl, Field(examples=["https://example.com/"])],
+    max_pages: Annotated[int, Field(ge=1, le=1000)] = 100,
+    max_depth: Annotated[int, Field(ge=0, le=50)] = 3,
+    pages_per_second: Annotated[float, Field(gt=0.01, le=50)] = 5,
+) -> ScrapedSite:
+    """Read a site page by page, robots.txt permitting: each page once, and a retry goes on where it was."""
+    return await crawl(run, run.clients.web, str(url), Bounds(max_pages, max_depth, pages_per_second))
+
+
+@action()
+async def embed_texts(run: Run, asked: EmbedTexts) -> EmbeddedTexts:
+    """Make texts, or the pages of a scraping run, searchable by what they mean; needs pgvector."""
+    engine = procrastinate_app.connector.engine
+    owner = await scraped.owner_of(engine, run.id)
+    if asked.run_id is not None:
+        texts = vectors.passages(await scraped.pages_of(engine, asked.run_id, owner=owner))
+    else:
+        texts = [Source(text=text) for text in asked.texts or ()]
+    return await vectors.embed_texts(run, run.clients.embeddings, Texts(engine, owner), asked.collection, texts)
+
+
+@action()
+async def search_texts(
+    run: Run,
+    collection: Collection,
+    query: Annotated[str, Field(min_length=1, max_length=1000, examples=["towers with a light"])],
+    limit: Annotated[int, Field(ge=1, le=100)] = 10,
+) -> FoundTexts:
+    """Find the texts of a collection that are nearest to what a query means; needs pgvector."""
+    engine = procrastinate_app.connector.engine
+    library = Texts(engine, await scraped.owner_of(engine, run.id))
+    return await vectors.search_texts(run.clients.embeddings, library, collection, query, limit=limit)
 
 
 @action()

@@ -13,6 +13,7 @@ from app.outbound.anthropic import stub as anthropic_stub
 from app.outbound.anthropic.client import AnthropicClient, open_anthropic_client
 from app.outbound.deepl import stub as deepl_stub
 from app.outbound.deepl.client import DeepLClient, open_deepl_client
+from app.outbound.embeddings.client import Embeddings
 from app.outbound.gemini import stub as gemini_stub
 from app.outbound.gemini.client import GeminiClient, open_gemini_client
 from app.outbound.google_sheets import stub as google_sheets_stub
@@ -44,6 +45,7 @@ class Clients:
     web: WebClient
     webhooks: WebhookClient
     storage: Storage
+    embeddings: Embeddings
 
 
 @contextlib.asynccontextmanager
@@ -69,4 +71,5 @@ async def open_clients(settings: Settings) -> AsyncGenerator[Clients]:
             web=web,
             webhooks=webhooks,
             storage=storage,
+            embeddings=Embeddings(),
         )

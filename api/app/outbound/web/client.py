@@ -28,6 +28,7 @@ from ssrfguard import (
 from app.errors import RateLimited, Rejected, Unavailable
 from app.outbound.patience import retry_after
 from app.outbound.web.guard import MAX_URL_LENGTH, GuardedNetwork, GuardedTransport, web_policy
+from app.outbound.web.pace import Pace
 from app.outbound.web.robots import Robots
 
 USER_AGENT = "Runledger/0.1"
@@ -74,6 +75,7 @@ class WebClient:
         self._policy = policy
         self._now = now
         self._robots = Robots(self._read_robots, now)
+        self._pace = Pace()
 
     async def fetch(
         self,
@@ -106,6 +108,17 @@ class WebClient:
             Unavailable: robots.txt cannot be read now.
         """
         await self._robots.check(str(self._checked(url)))
+
+    async def wait_turn(self, url: str, per_second: float) -> None:
+        """Wait until the site of `url` may be asked again: `per_second` times, or less often if its robots.txt says so.
+
+        Raises:
+            Rejected: `url` may not be fetched anyway.
+            Unavailable: robots.txt cannot be read now.
+        """
+        target = self._checked(url)
+        delay = await self._robots.delay(str(target))
+        await self._pace.turn(target.host, max(delay, 1 / per_second))
 
     async def _read_robots(self, url: str) -> str:
         async with self._get(url, ("*/*",), MAX_SECONDS) as response:

@@ -13,6 +13,7 @@ from app.errors import Rejected
 ROBOT = "Runledger"
 KEPT_SECONDS = 24 * 3600.0
 KEPT_SITES = 100
+LONGEST_DELAY_SECONDS = 60.0
 
 
 class Robots:
@@ -37,6 +38,11 @@ class Robots:
         if not rules.can_fetch(url, ROBOT):
             site = urlsplit(url).hostname
             raise Rejected(f"The robots.txt of {site} does not allow this URL to be fetched. Give another URL.")
+
+    async def delay(self, url: str) -> float:
+        """The seconds that the site asks to be left between two requests, up to a minute."""
+        rules = await self._rules(urljoin(url, "/robots.txt"))
+        return min(rules.crawl_delay(ROBOT) or 0.0, LONGEST_DELAY_SECONDS)
 
     async def _rules(self, robots_url: str) -> Protego:
         since, rules = self._kept.get(robots_url, (0.0, None))
