@@ -1,10 +1,17 @@
-"""The trace that a run belongs to: that of the request that asked for it."""
+"""One trace from the request that asks for a run to the requests that the run makes.
+
+Spans go to whoever has set a tracer provider, such as `opentelemetry-instrument`. Without one, nothing is made or sent.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Generator, Mapping
 
 from opentelemetry import propagate, trace
+from opentelemetry.trace import SpanKind
+
+_NAME = "runledger"
 
 
 def carried_trace(headers: Mapping[str, str]) -> dict[str, str] | None:
@@ -15,3 +22,31 @@ def carried_trace(headers: Mapping[str, str]) -> dict[str, str] | None:
     elif any(field in headers for field in propagate.get_global_textmap().fields):
         propagate.inject(carrier, propagate.extract(headers))
     return carrier or None
+
+
+def is_on() -> bool:
+    """Whether anybody wants spans."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
+
+
+@contextlib.contextmanager
+def performing(action: str, run_id: str, attempt: int, carried: Mapping[str, str] | None) -> Generator[None]:
+    """Around one attempt of a run: a span in the trace that the run carries."""
+    attributes = {"runledger.action": action, "runledger.run_id": run_id, "runledger.attempt": attempt}
+    with trace.get_tracer(_NAME).start_as_current_span(
+        f"perform {action}", propagate.extract(carried or {}), SpanKind.CONSUMER, attributes
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def requesting(method: str, host: str) -> Generator[dict[str, str]]:
+    """Around one request to another host: a span, and the headers that tell the host of it."""
+    headers: dict[str, str] = {}
+    if not is_on():
+        yield headers
+        return
+    attributes = {"http.request.method": method, "server.address": host}
+    with trace.get_tracer(_NAME).start_as_current_span(method, kind=SpanKind.CLIENT, attributes=attributes):
+        propagate.inject(headers)
+        yield headers

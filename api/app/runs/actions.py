@@ -151,7 +151,8 @@ class Actions(Mapping[str, Action]):
         async def perform(context: JobContext, /, **params: Any) -> Any:
             run = await begin(context, self.ask)
             try:
-                return await call(run, params)
+                async with run.traced():
+                    return await call(run, params)
             finally:
                 await run.written()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from procrastinate.exceptions import ConnectorException
@@ -17,6 +17,7 @@ from app.engine.claims import ClaimedJob
 from app.engine.connector import SQLAlchemyAsyncConnector, translated_errors
 from app.engine.manager import JobManager
 from app.errors import NotBegun, RunLost
+from app.observability import tracing
 from app.outbound.clients import Clients
 from app.outbound.postgres.database import autocommit
 from app.runs import queries, signals
@@ -129,6 +130,18 @@ class Run:
         """
         answer = await self.step(f"signal:{signal}", signals.receive, self._engine, self._holder, signal, timeout)
         return signals.data_of(answer, signal)
+
+    @contextlib.asynccontextmanager
+    async def traced(self) -> AsyncGenerator[None]:
+        """Around the attempt, a span in the run's trace, if anybody wants spans."""
+        if not tracing.is_on():
+            yield
+            return
+        async with autocommit(self._engine).connect() as connection:
+            run = await queries.get_run(connection, self.id)
+        carried = None if run is None else run.trace_context
+        with tracing.performing(self.action, self.id, self.attempt, carried):
+            yield
 
     async def written(self) -> None:
         """Wait until the last progress is written."""

@@ -26,6 +26,7 @@ from ssrfguard import (
 )
 
 from app.errors import RateLimited, Rejected, Unavailable
+from app.observability import tracing
 from app.outbound.patience import retry_after
 from app.outbound.web.guard import MAX_URL_LENGTH, GuardedNetwork, GuardedTransport, web_policy
 from app.outbound.web.pace import Pace
@@ -135,11 +136,12 @@ class WebClient:
         with _faults_as_errors(target.host):
             async with asyncio.timeout(timeout):
                 for _ in range(1 + MAX_REDIRECTS):
-                    headers = {"Accept": ", ".join(accept)}
-                    async with self._http.stream("GET", target, headers=headers) as response:
-                        if not response.has_redirect_location:
-                            yield response
-                            return
+                    with tracing.requesting("GET", target.host) as trace:
+                        headers = {"Accept": ", ".join(accept), **trace}
+                        async with self._http.stream("GET", target, headers=headers) as response:
+                            if not response.has_redirect_location:
+                                yield response
+                                return
                     target = self._checked(response.headers["Location"], base=target)
         raise Rejected(f"{target.host} redirects more than {MAX_REDIRECTS} times. Give the final URL.")
 
