@@ -89,6 +89,7 @@ async def test_post_run_and_outbound_request_are_one_trace(
     assert requested[2] == performed[1]
     [headers] = host.got
     assert headers["traceparent"] == f"00-{TRACE}-{requested[1]}-01"
+    assert "baggage" not in headers, "what a caller carries is not meant for hosts that he names"
     assert (await workshop.get(run_id)).state == "succeeded"
     assert trace_id == TRACE
 
@@ -115,7 +116,7 @@ async def submitted(api: httpx2.AsyncClient, host: Host) -> tuple[str, str]:
     answer = await api.post(
         "/runs",
         json={"action": "fetch", "params": {"url": host.url}},
-        headers={"traceparent": f"00-{TRACE}-{CALLER}-01"},
+        headers={"traceparent": f"00-{TRACE}-{CALLER}-01", "baggage": "user=ada"},
     )
     assert answer.status_code == 202
     return answer.json()["id"], answer.json()["trace_id"]

@@ -9,7 +9,9 @@ import contextlib
 from collections.abc import Generator, Mapping
 
 from opentelemetry import propagate, trace
-from opentelemetry.trace import SpanKind
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _NAME = "runledger"
 
@@ -33,9 +35,7 @@ def is_on() -> bool:
 def performing(action: str, run_id: str, attempt: int, carried: Mapping[str, str] | None) -> Generator[None]:
     """Around one attempt of a run: a span in the trace that the run carries."""
     attributes = {"runledger.action": action, "runledger.run_id": run_id, "runledger.attempt": attempt}
-    with trace.get_tracer(_NAME).start_as_current_span(
-        f"perform {action}", propagate.extract(carried or {}), SpanKind.CONSUMER, attributes
-    ):
+    with _span(f"perform {action}", SpanKind.CONSUMER, attributes, propagate.extract(carried or {})):
         yield
 
 
@@ -47,6 +47,22 @@ def requesting(method: str, host: str) -> Generator[dict[str, str]]:
         yield headers
         return
     attributes = {"http.request.method": method, "server.address": host}
-    with trace.get_tracer(_NAME).start_as_current_span(method, kind=SpanKind.CLIENT, attributes=attributes):
-        propagate.inject(headers)
+    with _span(method, SpanKind.CLIENT, attributes):
+        # Only this: what else the caller's context carries is not meant for hosts that he names.
+        TraceContextTextMapPropagator().inject(headers)
         yield headers
+
+
+@contextlib.contextmanager
+def _span(
+    name: str, kind: SpanKind, attributes: Mapping[str, str | int], context: Context | None = None
+) -> Generator[None]:
+    """A span that tells of an error its class, and not its words: they may repeat what callers have sent."""
+    with trace.get_tracer(_NAME).start_as_current_span(
+        name, context, kind, attributes, record_exception=False, set_status_on_exception=False
+    ) as span:
+        try:
+            yield
+        except BaseException as error:
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            raise

@@ -133,12 +133,20 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def traced(self) -> AsyncGenerator[None]:
-        """Around the attempt, a span in the run's trace, if anybody wants spans."""
+        """Around the attempt, a span in the run's trace, if anybody wants spans.
+
+        Raises:
+            NotBegun: the database did not say which trace.
+        """
         if not tracing.is_on():
             yield
             return
-        async with autocommit(self._engine).connect() as connection:
-            run = await queries.get_run(connection, self.id)
+        try:
+            with translated_errors():
+                async with autocommit(self._engine).connect() as connection:
+                    run = await queries.get_run(connection, self.id)
+        except ConnectorException as error:
+            raise NotBegun from error
         carried = None if run is None else run.trace_context
         with tracing.performing(self.action, self.id, self.attempt, carried):
             yield
