@@ -7,6 +7,7 @@ import functools
 import json
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -137,6 +138,12 @@ class Settings(BaseSettings):
     backlog_sheet: str | None = None
     """Where the backlog is: a spreadsheet's id or URL, or the path of a CSV or XLSX file."""
 
+    smtp_url: SecretStr | None = None
+    """`smtp://user:password@host:587`, or `smtps://…:465`; not set: mail is written to `outbox` in `data_dir`, but in
+    production it fails."""
+    mail_from: str = Field(default="runledger@localhost", pattern=r"^[^\s<>@\"]+@[A-Za-z0-9.-]+$")
+    """The address that mail comes from."""
+
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -155,6 +162,7 @@ class Settings(BaseSettings):
         "bunny_api_key",
         "bunny_token_auth_key",
         "google_service_account",
+        "smtp_url",
         mode="before",
     )
     @classmethod
@@ -202,6 +210,19 @@ class Settings(BaseSettings):
                 "'import base64, secrets; print(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())'"
             )
         return key
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _mail_server(cls, url: SecretStr | None) -> SecretStr | None:
+        try:
+            parsed = urlsplit(url.get_secret_value()) if url else None
+            is_right = parsed is None or (parsed.scheme in ("smtp", "smtps") and parsed.hostname and parsed.port != 0)
+        except ValueError:
+            is_right = False
+        if not is_right:
+            # The value has a password in it.
+            raise ValueError("must look like smtp://user:password@host:587")
+        return url
 
     @model_validator(mode="after")
     def _leases_outlive_heartbeats(self) -> Self:

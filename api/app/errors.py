@@ -21,7 +21,8 @@
     ├── NotNow                   asking again later may help
     │   ├── IdempotencyInFlight 409   RunNotFinished  409
     │   ├── TooManyRequests  429   QuotaExceeded    429
-    │   └── DatabaseUnavailable 503   DatabaseBehind  503   TooBusy 503   IssuerUnavailable 503
+    │   ├── DatabaseUnavailable 503   DatabaseBehind  503   TooBusy 503   IssuerUnavailable 503
+    │   └── StorageUnavailable 503
     └── InternalError        500   our mistake; the log has the cause, under the id that the answer has
 
     ActionError                  what an action or an outbound client raises
@@ -80,7 +81,7 @@ class HeadersTooLarge(Refused):
 
 
 class UnsupportedMediaType(Refused):
-    """The body is not sent as JSON. Send `Content-Type: application/json`, in UTF-8 and not compressed."""
+    """The body is not what is taken here: JSON in UTF-8, or for `POST /files` any file, neither of them compressed."""
 
     title = "Unsupported media type"
     status = 415
@@ -94,7 +95,7 @@ class UnreadableBody(Refused):
 
 
 class BodyTooLarge(Refused):
-    """The body is larger than 2 MiB. Put large inputs where the action can fetch them, and send the address."""
+    """The body is larger than 2 MiB, or a file than 20 MiB. Put what is larger where the action can fetch it."""
 
     title = "The body is too large"
     status = 413
@@ -391,6 +392,13 @@ class TooBusy(NotNow):
     """More is being submitted than the database can take at this moment. Nothing was stored: send it again later."""
 
     title = "Too busy"
+    status = 503
+
+
+class StorageUnavailable(NotNow):
+    """The file storage does not take the file. Nothing was stored: send it again later."""
+
+    title = "The file storage is not available"
     status = 503
 
 

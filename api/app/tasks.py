@@ -19,7 +19,10 @@ from app.config import get_settings
 from app.domain.adventures import pipeline
 from app.domain.adventures.pipeline import Entry
 from app.domain.backlog import enriching, full, sync, writing
+from app.domain.files.processing import ProcessedFile
+from app.domain.files.processing import process as process_stored
 from app.domain.journal import Policy
+from app.domain.mail.message import FileKey, Mail, MailSent, send_mail
 from app.domain.scraping.page import ScrapedPage
 from app.domain.scraping.page import scrape_page as scrape
 from app.domain.scraping.site import Bounds, ScrapedSite
@@ -249,6 +252,18 @@ async def full_sync(
 ) -> list[full.Stage]:
     """Sync the backlog, recompute its scores and write them into the sheet, each as a run of its own."""
     return await full.sync_fully(run, policy)
+
+
+@action()
+async def process_file(run: Run, key: FileKey) -> ProcessedFile:
+    """Say what a stored file is: type, checksum, text, pages, columns; of an image also a thumbnail."""
+    return await process_stored(run, run.clients.storage, key)
+
+
+@action()
+async def send_email(run: Run, mail: Mail) -> MailSent:
+    """Send a mail: text, HTML and stored files, to up to 50 addresses."""
+    return await send_mail(run, run.id, mail, run.clients.mailer, run.clients.storage)
 
 
 @action(bulk.NAME)

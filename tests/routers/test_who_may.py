@@ -90,6 +90,7 @@ ROUTES = {
     "POST /adventures": "submits",
     "GET /adventures/{adventure_id}": "looks at",
     "POST /adventures/{adventure_id}/decisions": "changes",
+    "POST /files": "submits",
     "GET /webhooks": "sees",
     "POST /webhooks": "submits",
     "GET /webhooks/{webhook_id}": "looks at",

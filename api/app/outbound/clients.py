@@ -18,8 +18,11 @@ from app.outbound.gemini import stub as gemini_stub
 from app.outbound.gemini.client import GeminiClient, open_gemini_client
 from app.outbound.google_sheets import stub as google_sheets_stub
 from app.outbound.google_sheets.client import SheetsClient
+from app.outbound.smtp.client import make_mailer
+from app.outbound.smtp.interface import Mailer
 from app.outbound.spacy.client import SpacyClient
-from app.outbound.storage.client import Storage, open_storage
+from app.outbound.storage.client import open_storage
+from app.outbound.storage.interface import Storage
 from app.outbound.stubs import Stubs
 from app.outbound.web.client import WebClient, open_web_client
 from app.outbound.webhooks.client import WebhookClient, open_webhook_client
@@ -46,6 +49,7 @@ class Clients:
     webhooks: WebhookClient
     storage: Storage
     embeddings: Embeddings
+    mailer: Mailer
 
 
 @contextlib.asynccontextmanager
@@ -72,4 +76,5 @@ async def open_clients(settings: Settings) -> AsyncGenerator[Clients]:
             webhooks=webhooks,
             storage=storage,
             embeddings=Embeddings(),
+            mailer=make_mailer(settings),
         )

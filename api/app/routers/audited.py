@@ -52,12 +52,17 @@ def will_submit(request: Request) -> str:
     return f"{request.method} {request.scope['route'].path}"
 
 
+def _last_part(location: str) -> str:
+    # Not the query, which may be a signature.
+    return location.partition("?")[0].rpartition("/")[2]
+
+
 async def _write_down(request: Request, path: str, outcome: int, location: str | None) -> None:
     principal: Principal | None = request.scope.get(PRINCIPAL)
     if principal is None:
         return
     # What was named in the path, or else what was made.
-    object_id = "/".join(request.path_params.values()) or (location and location.rpartition("/")[2])
+    object_id = "/".join(request.path_params.values()) or (location and _last_part(location))
     route = f"{request.method} {path}"
     try:
         await audit.record(

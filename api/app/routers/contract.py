@@ -52,6 +52,7 @@ HEADERS: dict[tuple[str, str], dict[str, str]] = {
     ("createSchedule", "201"): {"Location": "Where the schedule is."},
     ("createAdventure", "201"): {"Location": "Where the adventure is."},
     ("decide", "201"): {"Location": "Where the adventure is."},
+    ("uploadFile", "201"): {"Location": "Where the file can be read for an hour."},
     ("createWebhook", "201"): {"Location": "Where the webhook is."},
     ("getRun", "200"): _RETRY_AFTER,
     ("getActionRun", "200"): _RETRY_AFTER | _CANONICAL,

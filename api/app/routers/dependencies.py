@@ -16,7 +16,7 @@ from app.config import Settings
 from app.control.pulse import Pulse
 from app.engine.manager import JobManager
 from app.engine.schedule import Schedule
-from app.outbound.storage.client import Storage
+from app.outbound.storage.interface import Storage
 from app.runs.actions import Actions
 from app.runs.intake import Intake
 from app.runs.lookout import Lookout

@@ -18,7 +18,8 @@ from tests.support.processes import free_port
 
 from app.config import Settings
 from app.errors import RateLimited, Rejected, Unavailable
-from app.outbound.storage.client import Storage, open_storage
+from app.outbound.storage.client import open_storage
+from app.outbound.storage.interface import Storage
 from app.outbound.storage.objects import FolderStorage
 from app.outbound.stubs import RETRY_AFTER_SECONDS, Stubs
 

@@ -18,7 +18,7 @@ from app.domain.journal import Journal
 from app.errors import Rejected
 from app.outbound.clients import Clients
 from app.outbound.gemini.client import GeminiClient
-from app.outbound.storage.client import Storage
+from app.outbound.storage.interface import Storage
 
 ACTION = "generate_adventure_entry"
 """Also named by the trigger that makes an entry an error when its run has failed."""
