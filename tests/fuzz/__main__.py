@@ -72,7 +72,7 @@ def api_and_worker(database: URL, folder: Path) -> Generator[str]:
     """The URL of an API that everybody may call, with a worker that performs what is submitted."""
     settings = Settings(_env_file=None, environment="test", database_url=database.render_as_string(hide_password=False))
     port = free_port()
-    env = environment(settings, ALLOW_ANONYMOUS="true", PYTHONPATH=f"{ROOT}:{ROOT / 'api'}")
+    env = environment(settings, ALLOW_ANONYMOUS="true", DATA_DIR=str(folder), PYTHONPATH=f"{ROOT}:{ROOT / 'api'}")
     with (
         running("-m", "app.worker_main", env=env, log=folder / "worker.log"),
         running("-m", "tests.fuzz.server", str(port), env=env, log=folder / "api.log"),

@@ -48,9 +48,10 @@ async def test_whatever_is_wrong_looks_the_same(app: FastAPI, storage: Storage, 
         url[:-1],
         await storage.signed_url("there", seconds=-1),
         f"/files/other?{query}",
-        f"/files/../there?{query}",
         f"/files/%2e%2e/there?{query}",
         f"/files//etc/hostname?{query}",
+        f"/files/there%0A?{query}",
+        f"/files/a%0Ab?{query}",
         await storage.signed_url("missing", seconds=60),
         await storage.signed_url("link", seconds=60),
         await storage.signed_url("folder", seconds=60),
@@ -61,7 +62,7 @@ async def test_whatever_is_wrong_looks_the_same(app: FastAPI, storage: Storage, 
         answer = await call("GET", path)
         assert answer.status_code == 404, path
         told.append({**answer.json(), "instance": None})
-    assert [one for one in told if one != told[0] and one["type"] == told[0]["type"]] == []
+    assert [one for one in told if one != told[0]] == []
     assert (await call("GET", url)).status_code == 200
 
 

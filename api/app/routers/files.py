@@ -11,6 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi_rfc9457.server import problems
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from app.errors import (
     ActionError,
@@ -28,6 +29,15 @@ from app.outbound.storage.objects import FolderStorage
 from app.routers.dependencies import ServicesDep
 from app.routers.security import Writes
 from app.routers.strict import StrictRoute
+
+
+class _AnyPath(PathConvertor):
+    """Starlette's own ends at the end of a line, and what is behind it would get another 404 than ours."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any", _AnyPath())
 
 router = APIRouter(prefix="/files", tags=["files"], route_class=StrictRoute)
 
@@ -98,7 +108,7 @@ async def upload_file(
 
 
 @router.get(
-    "/{key:path}",
+    "/{key:any}",
     operation_id="readFile",
     response_class=Response,
     responses={200: {"description": "The file.", **_BINARY}} | problems(FileNotFound),
