@@ -8,7 +8,7 @@
     │   ├── TwoCredentials   400   InvalidIdempotencyKey 400
     │   ├── Unauthorized     401   Forbidden        403
     │   ├── UnknownAction    404   RunNotFound      404   WebhookNotFound  404   DeliveryNotFound 404
-    │   ├── AdventureNotFound 404  ChoiceNotFound   404  ChoiceDecided    409
+    │   ├── AdventureNotFound 404  ChoiceNotFound   422  ChoiceDecided    409
     │   ├── ScheduleNotFound 404   DeadLetterNotFound 404  FileNotFound 404
     │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409   NotUnique 409   NoResult 409
     │   ├── SignalSent       409
@@ -265,7 +265,7 @@ class ChoiceNotFound(Refused):
     """The adventure has no such choice. `GET /adventures/{id}` shows those there are, at the end of each entry."""
 
     title = "Choice not found"
-    status = 404
+    status = 422
 
 
 class ChoiceDecided(Refused):

@@ -154,7 +154,7 @@ async def test_a_choice_of_another_adventure_is_none(api: httpx2.AsyncClient, wo
     choice = (await read(api, one))["entries"][0]["choices"][0]["id"]
     for unknown in (choice, str(uuid4())):
         refused = await decide(api, other, unknown)
-        assert (refused.status_code, refused.json()["type"]) == (404, "/problems/choice-not-found")
+        assert (refused.status_code, refused.json()["type"]) == (422, "/problems/choice-not-found")
 
 
 async def test_another_s_adventure_is_not_there(api: httpx2.AsyncClient) -> None:
