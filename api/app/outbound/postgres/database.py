@@ -58,6 +58,8 @@ def _create(url: Any, settings: Settings, pool_size: int, pool_timeout: float | 
             },
         },
     )
+    # As asked for above. SQLAlchemy asks the first connection, which those of another pool may overtake.
+    engine.sync_engine.dialect.default_isolation_level = "READ COMMITTED"
     event.listen(engine.sync_engine, "checkout", _replace_closed)
     return engine
 
