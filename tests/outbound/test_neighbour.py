@@ -56,7 +56,7 @@ async def test_calls_begin_no_faster_than_the_service_wishes(monkeypatch: pytest
     async def note(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("app.outbound.neighbour.asyncio.sleep", note)
+    monkeypatch.setattr("app.outbound.pace.asyncio.sleep", note)
     neighbour = Neighbour("oracle", per_second=0.1)
     for _ in range(4):
         await call(neighbour)

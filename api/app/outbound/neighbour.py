@@ -13,6 +13,7 @@ from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
 
 from app.errors import ActionError, RateLimited, Rejected, Unavailable
+from app.outbound.pace import Pace
 
 FAILURES = 5
 """So many one after the other open the circuit."""
@@ -34,7 +35,7 @@ class Neighbour:
         """`per_second`: how many calls may begin in a second; `None`: any number."""
         self.name = name
         self._pause = 1 / per_second if per_second else 0.0
-        self._next = 0.0
+        self._pace = Pace()
         self._breakers = AsyncCircuitBreakerFactory(
             default_threshold=FAILURES,
             default_ttl=RECOVERY_SECONDS,
@@ -58,7 +59,7 @@ class Neighbour:
         outcome = "failed"
         try:
             async with breaker:
-                await self._keep_pace()
+                await self._pace.turn(self.name, self._pause)
                 yield
             outcome = "succeeded"
         except OpenedState:
@@ -72,12 +73,6 @@ class Neighbour:
         finally:
             self.circuit = breaker.context.state
             _calls.add(1, {"vendor": self.name, "outcome": outcome})
-
-    async def _keep_pace(self) -> None:
-        now = asyncio.get_running_loop().time()
-        begin, self._next = max(now, self._next), max(now, self._next) + self._pause
-        if begin > now:
-            await asyncio.sleep(begin - now)
 
     def _observe(self, _: CallbackOptions) -> list[Observation]:
         return [Observation(("closed", "half-opened", "opened").index(self.circuit), {"vendor": self.name})]

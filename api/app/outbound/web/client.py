@@ -27,9 +27,9 @@ from ssrfguard import (
 
 from app.errors import RateLimited, Rejected, Unavailable
 from app.observability import tracing
+from app.outbound.pace import Pace
 from app.outbound.patience import retry_after
 from app.outbound.web.guard import MAX_URL_LENGTH, GuardedNetwork, GuardedTransport, web_policy
-from app.outbound.web.pace import Pace
 from app.outbound.web.robots import Robots
 
 USER_AGENT = "Runledger/0.1"

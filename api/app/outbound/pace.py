@@ -1,4 +1,4 @@
-"""When each site may be asked next, by all runs of a worker together."""
+"""When each service or site may be asked next, by all runs of a worker together."""
 
 from __future__ import annotations
 
@@ -21,4 +21,5 @@ class Pace:
         if len(self._next) >= REMEMBERED:
             self._next = {site: at for site, at in self._next.items() if at > now}
         self._next[site] = begin + seconds
-        await asyncio.sleep(begin - now)
+        if begin > now:
+            await asyncio.sleep(begin - now)
