@@ -3,7 +3,7 @@
 ::
 
     fetch → checked URL → GuardedNetwork: one lookup, every address checked, one of them connected to
-          → up to five redirects, each checked in the same way
+          → up to five redirects, each checked in the same way; a host that has failed lately is not asked
           → status → content type → body, measured while it streams
 """
 
@@ -30,6 +30,7 @@ from app.observability import tracing
 from app.outbound.pace import Pace
 from app.outbound.patience import retry_after
 from app.outbound.web.guard import MAX_URL_LENGTH, GuardedNetwork, GuardedTransport, web_policy
+from app.outbound.web.hosts import Hosts
 from app.outbound.web.robots import Robots
 
 USER_AGENT = "Runledger/0.1"
@@ -77,6 +78,7 @@ class WebClient:
         self._now = now
         self._robots = Robots(self._read_robots, now)
         self._pace = Pace()
+        self._hosts = Hosts()
 
     async def fetch(
         self,
@@ -92,7 +94,8 @@ class WebClient:
 
         Raises:
             Unavailable: the network, the time, or a status of 408, 425, 429 or 5xx.
-            RateLimited: 429 or 503 with a `Retry-After`, cut to 15 minutes.
+            RateLimited: 429 or 503 with a `Retry-After`, cut to 15 minutes; or the host has failed so often that it
+                is left alone for a while.
             Rejected: a URL or an address that may not be fetched, any other status, too many redirects,
                 too many bytes, or another content type.
         """
@@ -132,18 +135,28 @@ class WebClient:
     @contextlib.asynccontextmanager
     async def _get(self, url: str, accept: tuple[str, ...], timeout: float) -> AsyncGenerator[httpx2.Response]:
         """The headers of the last answer in a chain of redirects; its body can still be streamed."""
-        target = self._checked(url)
-        with _faults_as_errors(target.host):
-            async with asyncio.timeout(timeout):
-                for _ in range(1 + MAX_REDIRECTS):
-                    with tracing.requesting("GET", target.host) as trace:
-                        headers = {"Accept": ", ".join(accept), **trace}
-                        async with self._http.stream("GET", target, headers=headers) as response:
-                            if not response.has_redirect_location:
-                                yield response
-                                return
-                    target = self._checked(response.headers["Location"], base=target)
+        target, deadline = self._checked(url), asyncio.get_running_loop().time() + timeout
+        for _ in range(1 + MAX_REDIRECTS):
+            async with self._ask(target, accept, deadline) as response:
+                if not response.has_redirect_location:
+                    yield response
+                    return
+            target = self._checked(response.headers["Location"], base=target)
         raise Rejected(f"{target.host} redirects more than {MAX_REDIRECTS} times. Give the final URL.")
+
+    @contextlib.asynccontextmanager
+    async def _ask(
+        self, target: httpx2.URL, accept: tuple[str, ...], deadline: float
+    ) -> AsyncGenerator[httpx2.Response]:
+        with (
+            self._hosts.asking(target.netloc.decode("ascii")),
+            _faults_as_errors(target.host),
+            tracing.requesting("GET", target.host) as trace,
+        ):
+            async with asyncio.timeout_at(deadline):
+                headers = {"Accept": ", ".join(accept), **trace}
+                async with self._http.stream("GET", target, headers=headers) as response:
+                    yield response
 
     def _checked(self, url: str, base: httpx2.URL | None = None) -> httpx2.URL:
         """The URL as it will be sent, which is also the one that is checked."""
