@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from openpyxl import Workbook, load_workbook
+from openpyxl.worksheet.formula import ArrayFormula
 
 from app.config import Settings
 from app.errors import Rejected
@@ -51,6 +52,36 @@ async def test_an_xlsx_file_is_read_and_written_and_keeps_what_else_it_has(
     assert rows[3] == ["B-2", "", ""]
     assert load_workbook(file)["Notes"]["A1"].value == "kept"
     assert [path.name for path in tmp_path.iterdir()] == ["backlog.xlsx"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (Cell(3, 3, 2.5), r"Cell C3 of the sheet 'Roadmap' is merged with others.* Unmerge them"),
+        (Cell(4, 3, 2.5), r"Cell C4 of the sheet 'Roadmap' has a formula.* another column"),
+        (Cell(5, 3, 2.5), r"Cell C5 of the sheet 'Roadmap' has a formula"),
+    ],
+    ids=["merged", "formula", "array formula"],
+)
+async def test_a_cell_that_can_hold_no_value_is_named_and_nothing_is_written(
+    sheets: SheetsClient, tmp_path: Path, cell: Cell, message: str
+) -> None:
+    file = tmp_path / "backlog.xlsx"
+    book = Workbook()
+    book.worksheets[0].title = "Roadmap"
+    for row in (["Key", "Title", "RICE"], ["A-1", "x", 1], ["A-2", "x"], ["A-3", "x", "=C2*2"], ["A-4", "x"]):
+        book.worksheets[0].append(row)
+    book.worksheets[0].merge_cells("C2:C3")
+    book.worksheets[0]["C5"] = ArrayFormula("C5", "=SUM(C2:C3*2)")
+    book.save(file)
+    before = file.read_bytes()
+    cells = [Cell(2, 3, 1.5), cell]
+    for attempt in (sheets.expect_writable(str(file), cells), sheets.write(str(file), cells)):
+        with pytest.raises(Rejected, match=message):
+            await attempt
+    assert file.read_bytes() == before
+    await sheets.write(str(file), cells[:1])
+    assert load_workbook(file)["Roadmap"]["C2"].value == 1.5
 
 
 @pytest.mark.parametrize("name", ["backlog.csv", "backlog.xlsx"])

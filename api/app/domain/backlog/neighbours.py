@@ -22,6 +22,10 @@ class Sheets(Protocol):
         """Its rows."""
         ...
 
+    async def expect_writable(self, sheet: str | None, cells: Sequence[Cell]) -> None:
+        """Return if these cells can be written."""
+        ...
+
     async def write(self, sheet: str | None, cells: Sequence[Cell]) -> None:
         """Write cells."""
         ...

@@ -26,13 +26,15 @@ async def write_scores(run: Journal, sheets: Sheets, shelf: Shelf, sheet: str | 
     """Write the scores of the items that the sheet has, into its columns RICE and WSJF.
 
     Raises:
-        Rejected: the sheet is no backlog, or may not be written.
+        Rejected: the sheet is no backlog, or it or one of the cells may not be written.
         Unavailable: it cannot be read or written now.
     """
     # Not a step: rows may have moved since an attempt before, and a score must not be written beside another item.
     rows = await sheets.read(sheet)
     scores = {str(item["key"]): item for item in await shelf.list_scores()}
     changes = _changes(rows, scores)
+    # Before the first row is written: there is no half of the scores in a sheet because of a cell further down.
+    await sheets.expect_writable(sheet, changes)
     written = 0
     for first in range(1, len(rows) + 1, ROWS_A_WRITE):
         last = min(first + ROWS_A_WRITE - 1, len(rows))

@@ -55,6 +55,15 @@ class SheetsClient:
         async with self._neighbour.call():
             return await asyncio.to_thread(self._read, self._id(sheet))
 
+    async def expect_writable(self, sheet: str | None, cells: Sequence[Cell]) -> None:
+        """Return if a file in a sheet's place can hold these cells. Google writes over whatever there is.
+
+        Raises:
+            Rejected: a cell is merged with others or has a formula; the message names it.
+        """
+        if path := _file(sheet):
+            await asyncio.to_thread(files.expect_writable, path, cells)
+
     async def write(self, sheet: str | None, cells: Sequence[Cell]) -> None:
         """Write cells, those of up to 500 rows by one request. To write the same again changes nothing.
 

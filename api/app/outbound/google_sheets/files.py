@@ -9,10 +9,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 from app.errors import Rejected
 from app.outbound.google_sheets.cells import Cell, as_text
+
+if TYPE_CHECKING:
+    from openpyxl.cell import Cell as Place
+    from openpyxl.worksheet.worksheet import Worksheet
 
 DELIMITERS = ",;\t"
 
@@ -33,11 +38,22 @@ def read_rows(path: Path) -> list[list[str]]:
         return _read_csv(path)[0] if _is_csv(path) else _read_xlsx(path)
 
 
-def write_cells(path: Path, cells: Sequence[Cell]) -> None:
-    """Write cells. Whoever reads the file meanwhile sees it as it was, or as it is then.
+def expect_writable(path: Path, cells: Sequence[Cell]) -> None:
+    """Return if each of these cells can hold a value.
 
     Raises:
-        Rejected: the file cannot be read, or its folder not be written to.
+        Rejected: one of them is merged with others, or has a formula; or the file cannot be read.
+    """
+    if not _is_csv(path):
+        with _faults_as_errors(path):
+            _expect_places(path, cells)
+
+
+def write_cells(path: Path, cells: Sequence[Cell]) -> None:
+    """Write cells, all or none. Whoever reads the file meanwhile sees it as it was, or as it is then.
+
+    Raises:
+        Rejected: as `expect_writable`, or the file's folder cannot be written to.
     """
     with _faults_as_errors(path):
         (_write_csv if _is_csv(path) else _write_xlsx)(path, cells)
@@ -80,13 +96,37 @@ def _read_xlsx(path: Path) -> list[list[str]]:
         return [[as_text(cell) for cell in row] for row in rows]
 
 
+def _expect_places(path: Path, cells: Sequence[Cell]) -> None:
+    from openpyxl import load_workbook
+
+    with contextlib.closing(load_workbook(path)) as book:
+        for cell in cells:
+            _place(book.worksheets[0], cell)
+
+
 def _write_xlsx(path: Path, cells: Sequence[Cell]) -> None:
     from openpyxl import load_workbook
 
     with contextlib.closing(load_workbook(path)) as book:
         for cell in cells:
-            book.worksheets[0].cell(*cell)
+            _place(book.worksheets[0], cell).value = cell.value
         _replace(path, book.save)
+
+
+def _place(sheet: Worksheet, cell: Cell) -> Place:
+    from openpyxl.cell import MergedCell
+
+    place = sheet.cell(cell.row, cell.column)
+    where = f"Cell {place.coordinate} of the sheet {sheet.title!r}"
+    if isinstance(place, MergedCell):
+        raise Rejected(
+            f"{where} is merged with others, so it can hold no value of its own. Unmerge them, and try again."
+        )
+    if place.data_type == "f":
+        raise Rejected(
+            f"{where} has a formula, which would be lost. Move the formula to another column, and try again."
+        )
+    return place
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
