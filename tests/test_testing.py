@@ -48,6 +48,15 @@ async def test_a_plain_function_without_a_run_is_performed_too() -> None:
     assert (await perform(real["echo"], {"message": "hi"})).result == {"message": "hi"}
 
 
+async def test_a_run_belongs_to_whom_the_test_says(workshop: Workshop) -> None:
+    @workshop.action()
+    async def whose(run: Run) -> Any:
+        return run.owner
+
+    assert (await perform(workshop.action["whose"])).result is None
+    assert (await perform(workshop.action["whose"], owner="ada")).result == "ada"
+
+
 async def test_params_are_checked_as_when_they_are_submitted() -> None:
     with pytest.raises(InvalidInput):
         await perform(real["echo"], {"message": 7})

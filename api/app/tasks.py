@@ -177,12 +177,11 @@ async def scrape_site(
 async def embed_texts(run: Run, asked: EmbedTexts) -> EmbeddedTexts:
     """Make texts, or the pages of a scraping run, searchable by what they mean; needs pgvector."""
     engine = procrastinate_app.connector.engine
-    owner = await scraped.owner_of(engine, run.id)
     if asked.run_id is not None:
-        texts = vectors.passages(await scraped.pages_of(engine, asked.run_id, owner=owner))
+        texts = vectors.passages(await scraped.pages_of(engine, asked.run_id, owner=run.owner))
     else:
         texts = [Source(text=text) for text in asked.texts or ()]
-    return await vectors.embed_texts(run, run.clients.embeddings, Texts(engine, owner), asked.collection, texts)
+    return await vectors.embed_texts(run, run.clients.embeddings, Texts(engine, run.owner), asked.collection, texts)
 
 
 @action()
@@ -193,8 +192,7 @@ async def search_texts(
     limit: Annotated[int, Field(ge=1, le=100)] = 10,
 ) -> FoundTexts:
     """Find the texts of a collection that are nearest to what a query means; needs pgvector."""
-    engine = procrastinate_app.connector.engine
-    library = Texts(engine, await scraped.owner_of(engine, run.id))
+    library = Texts(procrastinate_app.connector.engine, run.owner)
     return await vectors.search_texts(run.clients.embeddings, library, collection, query, limit=limit)
 
 

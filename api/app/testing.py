@@ -87,6 +87,7 @@ async def perform(
     params: dict[str, Any] | None = None,
     *,
     after: Rehearsal | None = None,
+    owner: str | None = None,
     clients: Clients | None = None,
     children: Mapping[str, Child] | None = None,
     signals: Mapping[str, Any] | None = None,
@@ -96,6 +97,7 @@ async def perform(
     Args:
         params: as they are submitted.
         after: the attempt before, whose steps are finished.
+        owner: whose run it is; nobody's if not given.
         clients: in place of those that call the stubs.
         children: what becomes of each child that it waits for, by action.
         signals: the data of the signals that have come, by name; a `SignalTimeout` for one that comes too late.
@@ -106,7 +108,7 @@ async def perform(
     checked = action.check(params or {})
     done = Rehearsal((after.attempt if after else 0) + 1, steps=dict(after.steps) if after else {})
     async with _clients(clients, done.calls) as opened:
-        run = _RunInMemory(action.name, opened, done, children or {}, signals or {})
+        run = _RunInMemory(action.name, owner, opened.of(owner), done, children or {}, signals or {})
         try:
             # It is a run as far as an action can see.
             done.returned = await action.call(cast(Run, run), checked)
@@ -125,12 +127,14 @@ class _RunInMemory:
     def __init__(
         self,
         action: str,
+        owner: str | None,
         clients: Clients,
         done: Rehearsal,
         children: Mapping[str, Child],
         signals: Mapping[str, Any],
     ) -> None:
         self.action = action
+        self.owner = owner
         self.attempt = done.attempt
         self.clients = clients
         self._done = done

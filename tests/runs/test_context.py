@@ -13,6 +13,8 @@ from app.engine.retry import Retry
 from app.errors import Unavailable
 from app.runs import service
 from app.runs.context import Run
+from app.runs.schemas import RunCreate
+from app.runs.service import Origin
 
 
 class Page(BaseModel):
@@ -188,3 +190,15 @@ async def test_a_zombie_writes_nothing(workshop: Workshop, write: str) -> None:
         await ended.wait()
     assert await workshop.events(run) == before
     assert (await workshop.get(run)).result == "second"
+
+
+@pytest.mark.parametrize("owner", ["ada", None])
+async def test_a_run_knows_whose_it_is(workshop: Workshop, owner: str | None) -> None:
+    @workshop.action()
+    async def says(run: Run) -> str | None:
+        return run.owner
+
+    submitted = await service.submit(workshop.intake, workshop.action["says"], RunCreate(action="says"), Origin(owner))
+    await workshop.drain()
+    run = await workshop.get(submitted)
+    assert (run.state, run.result) == ("succeeded", owner)

@@ -27,6 +27,8 @@ class ClaimedJob(jobs.Job):
     worker_id: int  # pyright: ignore[reportGeneralTypeIssues]
     #: `None`: a task of a namespace, which has no run.
     run_id: str | None
+    #: Whose run it is; `None`: nobody's.
+    owner: str | None
     #: How many steps earlier attempts have finished.
     steps: int
     #: How often a worker was lost in the middle of it.
@@ -104,6 +106,7 @@ def _claimed(row: dict[str, Any]) -> ClaimedJob:
         abort_requested=row["abort_requested"],
         worker_id=row["worker_id"],
         run_id=row["run_id"],
+        owner=row["owner"],
         steps=row["steps"] or 0,
         crashes=row["crashes"] or 0,
         max_attempts=row["max_attempts"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.types import ASGIApp
 
@@ -23,6 +23,7 @@ from app.outbound.smtp.interface import Mailer
 from app.outbound.spacy.client import SpacyClient
 from app.outbound.storage.client import open_storage
 from app.outbound.storage.interface import Storage
+from app.outbound.storage.rooms import OwnFiles
 from app.outbound.stubs import Stubs
 from app.outbound.web.client import WebClient, open_web_client
 from app.outbound.webhooks.client import WebhookClient, open_webhook_client
@@ -50,6 +51,10 @@ class Clients:
     storage: Storage
     embeddings: Embeddings
     mailer: Mailer
+
+    def of(self, owner: str | None) -> Clients:
+        """As runs of this owner may use them: the uploads of others are not there. Runs of nobody see everybody's."""
+        return self if owner is None else replace(self, storage=OwnFiles(self.storage, owner))
 
 
 @contextlib.asynccontextmanager

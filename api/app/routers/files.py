@@ -26,6 +26,7 @@ from app.errors import (
     UnsupportedMediaType,
 )
 from app.outbound.storage.objects import FolderStorage
+from app.outbound.storage.rooms import room_of
 from app.routers.dependencies import ServicesDep
 from app.routers.security import Writes
 from app.routers.strict import StrictRoute
@@ -94,8 +95,7 @@ async def upload_file(
     """Store a file, sent as the body with its `Content-Type`, and get the key that actions take."""
     content_type = _content_type(request)
     data = await _body(request)
-    owner = hashlib.sha256((principal.owner or "").encode()).hexdigest()[:16]
-    key = f"uploads/{owner}/{secrets.token_hex(10)}/{name}"
+    key = f"{room_of(principal.owner)}/{secrets.token_hex(10)}/{name}"
     try:
         # First: a file that nobody can read is not stored.
         url = await services.storage.signed_url(key, seconds=URL_SECONDS)

@@ -50,14 +50,17 @@ class Run:
         children: Children,
         clients: Clients,
         action: str,
+        owner: str | None,
         extend: Callable[[float], None],
     ) -> None:
         self.id = holder.run_id
         self.action = action
+        self.owner = owner
+        """Whose run it is; `None`: nobody's, and it may use what is anybody's."""
         self.attempt = holder.attempt
         """1 for the first try."""
         self.clients = clients
-        """The outbound clients of this worker."""
+        """The outbound clients of this worker, as the run's owner may use them."""
         self._engine = engine
         self._holder = holder
         self._steps = Steps(steps, self._keep_step)
@@ -191,8 +194,9 @@ async def begin(context: JobContext, ask: Ask) -> Run:
         holder,
         steps=await _steps(engine, holder) if job.steps else {},
         children=Children(connector, manager, holder, ask),
-        clients=context.additional_context["clients"],
+        clients=context.additional_context["clients"].of(job.owner),
         action=job.task_name,
+        owner=job.owner,
         extend=context.additional_context["extend"],
     )
 

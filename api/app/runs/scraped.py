@@ -16,14 +16,6 @@ ONE_PAGE = "scrape_page"
 MANY_PAGES = "scrape_site"
 
 
-async def owner_of(engine: AsyncEngine, run_id: str) -> str | None:
-    """Whose run it is."""
-    async with autocommit(engine).connect() as connection:
-        run = await queries.get_run(connection, run_id)
-    assert run is not None, "it is being performed"
-    return run.owner
-
-
 async def pages_of(engine: AsyncEngine, run_id: str, *, owner: str | None) -> list[Source]:
     """The texts of the pages that a run of the owner's has read; no owner: of anybody's.
 

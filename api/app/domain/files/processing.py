@@ -80,7 +80,8 @@ async def process(journal: Journal, storage: Storage, key: str) -> ProcessedFile
         case Table() as table:
             return described(table=table)
         case Picture() as picture:
-            thumbnail = f"thumbnails/{sha256}.png"
+            # Beside the file: whoever may see the one may see the other.
+            thumbnail = f"{key.removesuffix(name)}thumbnail-{sha256[:16]}.png"
             await journal.step("thumbnail", storage.put, thumbnail, picture.thumbnail, "image/png")
             return described(image=ImageInfo(width=picture.width, height=picture.height, thumbnail=thumbnail))
         case None:

@@ -169,7 +169,7 @@ claimed AS (
            last_seq = run.last_seq + 1
       FROM claimed
      WHERE run.job_id = claimed.id AND run.job_id = ANY (ARRAY(SELECT id FROM claimed))
-    RETURNING run.id, run.job_id, run.attempt, run.last_seq, run.steps, run.crashes, run.max_attempts,
+    RETURNING run.id, run.job_id, run.owner, run.attempt, run.last_seq, run.steps, run.crashes, run.max_attempts,
               coalesce(run.start_deadline < now() AND claimed.attempts = 0 AND run.crashes = 0, false) AS is_late
 ), told AS (
     INSERT INTO run_events (run_id, seq, type, data)
@@ -193,7 +193,7 @@ page AS (
 )
 SELECT page.last_lock, page.last_key, page.seconds, job.id, job.queue_name, job.task_name, job.priority, job.lock,
        job.queueing_lock, job.args, job.status, job.scheduled_at, job.attempts, job.abort_requested, job.worker_id,
-       job.limit_key, run.id AS run_id, run.steps, run.crashes, run.is_late, run.max_attempts
+       job.limit_key, run.id AS run_id, run.owner, run.steps, run.crashes, run.is_late, run.max_attempts
   FROM page
   LEFT JOIN claimed AS job ON true
   LEFT JOIN started AS run ON run.job_id = job.id
@@ -209,7 +209,7 @@ class Claim(NamedTuple):
     """What a look at the queue has brought."""
 
     jobs: list[dict[str, Any]]
-    """With what the ledger knows: `run_id`, `steps`, `crashes`, `is_late`, `max_attempts`; `None` without a run."""
+    """With what the ledger knows: `run_id`, `owner`, `steps`, `crashes` … `max_attempts`; `None` without a run."""
     last_lock: Place | None
     """Where the next look at the locks begins if this one did not see them all; and below, at the keys."""
     last_key: Place | None
