@@ -15,23 +15,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.callers import JWT_SECRET, bearer, token
 from tests.support.eventually import eventually
+from tests.support.gates import before_step, gate
 from tests.support.processes import api_process, environment, free_port, running, worker_process
 
 from app.config import Settings
 
 ONCE_EACH = {"anthropic": 1, "deepl": 1, "gemini": 1}
 
-# Whoever stores the result of a step waits for a lock that a test may hold.
-PASS_A_GATE = (
-    """
-CREATE FUNCTION pass_a_gate() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_advisory_xact_lock(hashtext(NEW.name));
-    RETURN NEW;
-END $$
-""",
-    "CREATE TRIGGER pass_a_gate BEFORE INSERT ON run_steps FOR EACH ROW EXECUTE FUNCTION pass_a_gate()",
-)
 # The result of a step cannot be stored the first time.
 FAIL_ONCE = (
     "CREATE SEQUENCE failures",
@@ -172,17 +162,12 @@ async def test_a_worker_killed_before_a_service_has_answered_pays_each_once(stag
 
 @pytest.mark.parametrize("step", ["analyse", "store"])
 async def test_a_worker_killed_before_a_step_is_stored_pays_each_service_once(stage: Stage, step: str) -> None:
-    await stage.execute(*PASS_A_GATE)
     adventure = await stage.begin()
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
-    async with stage.engine.connect() as gate:
-        await gate.execute(text("SELECT pg_advisory_lock(hashtext(:step))"), {"step": step})
+    async with gate(stage.engine, before_step(step)) as reached:
         with stage.worker() as first:
-            await eventually(lambda: stage.value(waiting), within=60)
+            await reached()
             first.kill()
             first.wait()
-        await stage.value(waiting.replace("count(*)", "pg_terminate_backend(pid)"))
-        await gate.execute(text("SELECT pg_advisory_unlock_all()"))
     with stage.worker():
         adventure = await stage.complete(adventure)
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import io
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from PIL import Image
+from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.buckets import BUCKET, s3_server
 from tests.support.eventually import eventually
-from tests.support.mailbox import mailbox
+from tests.support.gates import BEFORE_THE_END, before_step, gate
+from tests.support.mailbox import Mailbox, mailbox
 from tests.support.processes import api_process, worker_process
 
 from app.config import Settings
@@ -86,3 +91,74 @@ async def test_a_mail_with_a_file_that_is_not_there_fails_and_says_what_to_do(
     assert (run["state"], run["attempt"]) == ("failed", 1)
     assert "Upload it with POST /files" in run["error"]["detail"]
     assert not (tmp_path / "outbox").exists()
+
+
+@dataclass(frozen=True)
+class Post:
+    """A run of `send_email`, its mail server, and workers to kill."""
+
+    settings: Settings
+    engine: AsyncEngine
+    box: Mailbox
+    http: httpx2.AsyncClient
+    log: Path
+
+    def worker(self) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+        return worker_process(self.settings, self.log, DATA_DIR=str(self.log.parent), SMTP_URL=self.box.url)
+
+    async def kill_a_worker(self, when: Callable[[], Awaitable[Any]]) -> None:
+        with self.worker() as worker:
+            await when()
+            worker.kill()
+            worker.wait()
+
+    async def sent(self) -> list[str]:
+        """The Message-IDs that have arrived when the run has succeeded, at its second attempt."""
+        with self.worker():
+
+            async def ended() -> dict[str, Any] | None:
+                [run] = (await self.http.get("/runs")).json()["items"]
+                return run if run["state"] in ("succeeded", "failed") else None
+
+            run = await eventually(ended, within=60)
+        assert run is not None
+        assert (run["state"], run["attempt"]) == ("succeeded", 2)
+        assert run["result"]["message_id"] == f"<{run['id']}@localhost>"
+        return [mail["Message-ID"] for mail in self.box.got]
+
+
+@pytest.fixture
+async def post(settings: Settings, engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Post]:
+    log = tmp_path / "log"
+    with mailbox() as box:
+        async with (
+            api_process(settings, log, DATA_DIR=str(tmp_path)) as (url, _),
+            httpx2.AsyncClient(base_url=url, timeout=60, trust_env=False) as http,
+        ):
+            mail = {"to": ["ada@example.com"], "subject": "x", "text": "y"}
+            await http.post("/runs", json={"action": "send_email", "params": mail})
+            yield Post(settings, engine, box, http, log)
+
+
+async def test_a_worker_killed_before_the_mail_was_taken_sends_it_once(post: Post) -> None:
+    async def asked() -> bool:
+        return post.box.asked > 0
+
+    post.box.is_silent = True
+    await post.kill_a_worker(lambda: eventually(asked, within=60))
+    post.box.is_silent = False
+    assert len(await post.sent()) == 1
+
+
+async def test_a_worker_killed_before_the_step_is_stored_sends_it_twice_with_one_message_id(post: Post) -> None:
+    async with gate(post.engine, before_step("send")) as reached:
+        await post.kill_a_worker(reached)
+    assert len(post.box.got) == 1
+    first, second = await post.sent()
+    assert first == second
+
+
+async def test_a_worker_killed_before_the_run_has_ended_sends_it_once(post: Post) -> None:
+    async with gate(post.engine, BEFORE_THE_END) as reached:
+        await post.kill_a_worker(reached)
+    assert len(await post.sent()) == 1

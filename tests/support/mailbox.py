@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import email
 from collections.abc import Iterator
@@ -21,9 +22,15 @@ class Mailbox:
     answer: str = "250 OK"
     refuses: dict[str, str] = field(default_factory=dict)
     got: list[EmailMessage] = field(default_factory=list)
+    is_silent: bool = False
+    asked: int = 0
+    """How often it was given a recipient, whatever it has said to that."""
     url: str = ""
 
     async def handle_RCPT(self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any) -> str:  # noqa: N802 - aiosmtpd's names
+        self.asked += 1
+        if self.is_silent:
+            await asyncio.Event().wait()
         if address in self.refuses:
             return self.refuses[address]
         envelope.rcpt_tos.append(address)
