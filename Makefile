@@ -10,7 +10,7 @@ FUZZ_SECONDS := $(if $(filter command\ line environment,$(origin SECONDS)),$(SEC
 RUNS ?= 5000
 SEED ?=
 
-.PHONY: help demo up test test-poll chaos fuzz bench check format lint types imports requirements openapi lint-openapi clean
+.PHONY: help demo up test test-poll live chaos fuzz bench check format lint types imports requirements openapi lint-openapi clean
 
 help: ## Show this list
 	@echo "Runledger: submit an action over HTTP, watch its run to the end. One PostgreSQL holds everything."
@@ -55,6 +55,9 @@ openapi: .venv/.local ## Write docs/reference/openapi.json and actions.md from t
 
 lint-openapi: ## Lint docs/reference/openapi.json with Redocly's strictest rules (needs npx)
 	@REDOCLY_TELEMETRY=off npx --yes @redocly/cli@2.77.0 lint --extends=recommended-strict docs/reference/openapi.json
+
+live: .venv/.dev ## Call other people's services, each once, where .env or the environment has a key (ARGS="-k deepl")
+	@LIVE=on $(PY) -m pytest tests/live $(ARGS)
 
 fuzz: .venv/.dev ## Made-up requests against the API, by its OpenAPI document (SECONDS=60, SEED=…)
 	@PYTHONPATH=.:api SECONDS=$(FUZZ_SECONDS) SEED=$(SEED) $(PY) -m tests.fuzz
