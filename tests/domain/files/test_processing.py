@@ -20,34 +20,26 @@ from tests.support import readers
 
 from app.config import Settings
 from app.domain.files.child import read_in_child
-from app.domain.files.processing import ProcessedFile, process
+from app.domain.files.processing import ProcessedFile
 from app.errors import Rejected
-from app.outbound.storage.client import open_storage
-from app.outbound.storage.interface import Storage
+from app.outbound.clients import Clients, open_clients
+from app.tasks import action
+from app.testing import perform
 
 MIB = 1024 * 1024
 
 
-class Performed:
-    """A journal that performs each step."""
-
-    async def progress(self, *_: Any) -> None: ...
-
-    async def log(self, *_: Any, **__: Any) -> None: ...
-
-    async def step(self, _: str, function: Any, *args: Any, **kwargs: Any) -> Any:
-        return await function(*args, **kwargs)
-
-
 @pytest.fixture
-async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
-    async with open_storage(Settings(_env_file=None, environment="test", data_dir=tmp_path)) as storage:
-        yield storage
+async def clients(tmp_path: Path) -> AsyncIterator[Clients]:
+    async with open_clients(Settings(_env_file=None, environment="test", data_dir=tmp_path)) as clients:
+        yield clients
 
 
-async def processed(storage: Storage, name: str, data: bytes) -> ProcessedFile:
-    await storage.put(f"uploads/{name}", data, "application/octet-stream")
-    return await process(Performed(), storage, f"uploads/{name}")
+async def processed(clients: Clients, name: str, data: bytes) -> ProcessedFile:
+    key = f"uploads/{name}"
+    await clients.storage.put(key, data, "application/octet-stream")
+    done = await perform(action["process_file"], {"key": key}, clients=clients)
+    return ProcessedFile.model_validate(done.result)
 
 
 def image(kind: str = "PNG", size: tuple[int, int] = (640, 320)) -> bytes:
@@ -118,26 +110,26 @@ def talkative_png() -> bytes:
     return small[:33] + comment + small[33:]
 
 
-async def test_an_image_has_its_size_and_a_thumbnail(storage: Storage) -> None:
+async def test_an_image_has_its_size_and_a_thumbnail(clients: Clients) -> None:
     data = image("JPEG")
-    told = await processed(storage, "a.jpg", data)
+    told = await processed(clients, "a.jpg", data)
     assert (told.content_type, told.is_what_it_says, told.bytes) == ("image/jpeg", True, len(data))
     assert told.sha256 == hashlib.sha256(data).hexdigest()
     assert told.image is not None
     assert (told.image.width, told.image.height) == (640, 320)
-    small = Image.open(io.BytesIO(await storage.get(told.image.thumbnail, max_bytes=MIB)))
+    small = Image.open(io.BytesIO(await clients.storage.get(told.image.thumbnail, max_bytes=MIB)))
     assert (small.format, small.size) == ("PNG", (256, 128))
 
 
-async def test_a_pdf_has_its_pages_and_its_text(storage: Storage) -> None:
-    told = await processed(storage, "a.pdf", pdf(b"BT /F1 12 Tf (hello) Tj ET", pages=3))
+async def test_a_pdf_has_its_pages_and_its_text(clients: Clients) -> None:
+    told = await processed(clients, "a.pdf", pdf(b"BT /F1 12 Tf (hello) Tj ET", pages=3))
     assert told.document is not None
     assert (told.content_type, told.document.pages, told.document.text) == ("application/pdf", 3, "hello")
 
 
-async def test_a_csv_has_a_profile_of_its_columns(storage: Storage) -> None:
+async def test_a_csv_has_a_profile_of_its_columns(clients: Clients) -> None:
     lines = 'id;price;day;note\r\n1;2.5;2026-01-01;a\r\n2;3;2026-01-02;\r\n3;;;"b;\r\nc"\r\n'
-    told = await processed(storage, "a.csv", lines.encode("utf-8-sig"))
+    told = await processed(clients, "a.csv", lines.encode("utf-8-sig"))
     assert told.table is not None
     assert told.table.rows == 3
     assert [(column.name, column.kind, column.filled) for column in told.table.columns] == [
@@ -145,8 +137,8 @@ async def test_a_csv_has_a_profile_of_its_columns(storage: Storage) -> None:
     ]  # fmt: skip
 
 
-async def test_a_workbook_has_a_profile_of_its_first_sheet(storage: Storage) -> None:
-    told = await processed(storage, "a.xlsx", xlsx(["id", None], [1, "x"], [None, None], [2.5, "y", True]))
+async def test_a_workbook_has_a_profile_of_its_first_sheet(clients: Clients) -> None:
+    told = await processed(clients, "a.xlsx", xlsx(["id", None], [1, "x"], [None, None], [2.5, "y", True]))
     assert told.table is not None
     assert told.table.rows == 2
     assert [(column.name, column.kind, column.distinct) for column in told.table.columns] == [
@@ -154,14 +146,14 @@ async def test_a_workbook_has_a_profile_of_its_first_sheet(storage: Storage) -> 
     ]  # fmt: skip
 
 
-async def test_a_text_has_its_text_up_to_a_limit(storage: Storage) -> None:
-    told = await processed(storage, "a.txt", "grüße ".encode() * 20_000)
+async def test_a_text_has_its_text_up_to_a_limit(clients: Clients) -> None:
+    told = await processed(clients, "a.txt", "grüße ".encode() * 20_000)
     assert told.document is not None
     assert (len(told.document.text), told.document.is_cut) == (50_000, True)
 
 
-async def test_what_cannot_be_read_has_its_checksum(storage: Storage) -> None:
-    told = await processed(storage, "a.bin", b"\x00\xff\xfe")
+async def test_what_cannot_be_read_has_its_checksum(clients: Clients) -> None:
+    told = await processed(clients, "a.bin", b"\x00\xff\xfe")
     assert (told.content_type, told.named_type, told.document) == (
         "application/octet-stream",
         "application/octet-stream",
@@ -177,8 +169,8 @@ async def test_what_cannot_be_read_has_its_checksum(storage: Storage) -> None:
         ("notes.txt", xlsx(), "application/vnd"),
     ],
 )
-async def test_a_name_that_lies_is_told(storage: Storage, name: str, data: bytes, content_type: str) -> None:
-    told = await processed(storage, name, data)
+async def test_a_name_that_lies_is_told(clients: Clients, name: str, data: bytes, content_type: str) -> None:
+    told = await processed(clients, name, data)
     assert told.content_type.startswith(content_type)
     assert not told.is_what_it_says
 
@@ -203,11 +195,11 @@ HOSTILE: list[tuple[str, Callable[[], bytes], str]] = [
 
 @pytest.mark.parametrize(("name", "make", "told"), HOSTILE, ids=[name for name, _, _ in HOSTILE])
 async def test_a_hostile_file_is_refused_and_the_next_one_is_read(
-    storage: Storage, name: str, make: Callable[[], bytes], told: str
+    clients: Clients, name: str, make: Callable[[], bytes], told: str
 ) -> None:
     with pytest.raises(Rejected, match=told):
-        await processed(storage, name, make())
-    assert (await processed(storage, "honest.png", image())).image is not None
+        await processed(clients, name, make())
+    assert (await processed(clients, "honest.png", image())).image is not None
 
 
 async def test_a_reader_that_dies_hangs_or_eats_takes_nothing_along(monkeypatch: pytest.MonkeyPatch) -> None:

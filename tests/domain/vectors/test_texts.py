@@ -7,11 +7,22 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tests.support.journals import MemoryJournal
+from tests.support.workshop import Workshop
 
-from app.domain.vectors.texts import CHUNK, PASSAGE, EmbedTexts, Source, embed_texts, passages, search_texts
+from app.domain.vectors.texts import (
+    CHUNK,
+    PASSAGE,
+    EmbeddedTexts,
+    EmbedTexts,
+    Source,
+    embed_texts,
+    passages,
+    search_texts,
+)
 from app.errors import Rejected
 from app.outbound.embeddings.client import DIMENSIONS, EmbeddedText, Embeddings
+from app.runs.context import Run
+from app.testing import perform
 
 
 class Shelf:
@@ -33,20 +44,31 @@ async def test_the_model_puts_texts_about_one_thing_near_each_other() -> None:
     assert cosine(tower, light) > cosine(tower, soup)
 
 
-async def test_texts_are_embedded_a_hundred_in_a_step_and_each_step_once() -> None:
-    journal, shelf = MemoryJournal(), Shelf()
+async def test_texts_are_embedded_a_hundred_in_a_step_and_each_step_once(workshop: Workshop) -> None:
+    shelf = Shelf()
     texts = [Source(text=f"text {n}") for n in range(CHUNK + 1)]
-    for _ in range(2):
-        done = await embed_texts(journal, Embeddings(), shelf, "library", texts)
-    assert (done.stored, done.skipped) == (CHUNK + 1, 0)
-    assert sorted(journal.steps) == ["texts-0", f"texts-{CHUNK}"]
+
+    @workshop.action()
+    async def embed(run: Run) -> EmbeddedTexts:
+        return await embed_texts(run, run.clients.embeddings, shelf, "library", texts)
+
+    done = await perform(workshop.action["embed"])
+    for each in (done, await perform(workshop.action["embed"], after=done)):
+        assert (each.result["stored"], each.result["skipped"]) == (CHUNK + 1, 0)
+        assert sorted(each.steps) == ["texts-0", f"texts-{CHUNK}"]
     assert len(shelf.texts) == CHUNK + 1
 
 
-async def test_a_text_without_a_word_is_skipped_and_a_query_without_one_is_rejected() -> None:
+async def test_a_text_without_a_word_is_skipped_and_a_query_without_one_is_rejected(workshop: Workshop) -> None:
     shelf = Shelf()
-    done = await embed_texts(MemoryJournal(), Embeddings(), shelf, "library", [Source(text=" "), Source(text="word")])
-    assert (done.stored, done.skipped) == (1, 1)
+
+    @workshop.action()
+    async def embed(run: Run) -> EmbeddedTexts:
+        texts = [Source(text=" "), Source(text="word")]
+        return await embed_texts(run, run.clients.embeddings, shelf, "library", texts)
+
+    done = (await perform(workshop.action["embed"])).result
+    assert (done["stored"], done["skipped"]) == (1, 1)
     with pytest.raises(Rejected, match="no word"):
         await search_texts(Embeddings(), shelf, "library", " ", limit=1)
 
