@@ -84,6 +84,8 @@ class Settings(BaseSettings):
     db_timeout_seconds: float = Field(default=10, gt=0)
     pool_timeout_seconds: float = Field(default=2, gt=0)
     """A request that finds every connection of the API in use for this long is answered 503."""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where a worker tells its metrics to Prometheus; not set: nowhere."""
     watchdog_seconds: float = Field(default=45, gt=0)
     """A worker whose event loop is blocked for this long ends, with exit code 75."""
     crash_cap: int = Field(default=3, ge=1)

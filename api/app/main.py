@@ -34,6 +34,7 @@ from app.routers import (
     files,
     health,
     jobs,
+    metrics,
     queues,
     runs,
     schedules,
@@ -118,6 +119,7 @@ def create_app(
     app.include_router(events.router)
     app.include_router(changes.router)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     for control in (why, queues, workers, schedules, dead_letters):
         app.include_router(control.router)
     install_problem_handlers(app)

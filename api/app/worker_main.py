@@ -18,6 +18,7 @@ from app.engine.connector import translated_errors
 from app.engine.schema import missing_revisions
 from app.engine.watchdog import EXIT_CODE, Watchdog
 from app.errors import ConfigurationError
+from app.observability import metrics
 from app.observability.logging import configure_logging
 
 logger = logging.getLogger("app.worker")
@@ -54,6 +55,8 @@ async def work(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     # Threads for every slot, and some more for the resolver, which must not wait for actions.
     loop.set_default_executor(ThreadPoolExecutor(settings.worker_concurrency + 8))
+    if settings.metrics_port is not None:
+        metrics.serve(settings.metrics_port)
     watchdog = Watchdog(settings.watchdog_seconds)
     watchdog.start(loop)
     async with procrastinate_app.open_async():

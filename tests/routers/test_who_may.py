@@ -72,6 +72,7 @@ ROUTES = {
     "GET /tasks/{task_id}": "looks at",
     "GET /tasks/{task_id}/stream": "looks at",
     "GET /audit": "administers",
+    "GET /metrics": "administers",
     "GET /queues": "administers",
     "POST /queues/{name}/pause": "administers",
     "POST /queues/{name}/resume": "administers",

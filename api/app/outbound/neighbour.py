@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from typing import Literal
+from typing import Literal, get_args
+from weakref import WeakSet
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -26,6 +27,7 @@ _meter = metrics.get_meter("runledger.outbound")
 _calls = _meter.create_counter(
     "runledger.outbound.calls", unit="{call}", description="Calls of other people's services, by vendor and outcome"
 )
+_neighbours = WeakSet["Neighbour"]()
 
 
 class Neighbour:
@@ -41,12 +43,8 @@ class Neighbour:
             default_ttl=RECOVERY_SECONDS,
             exclude=[RateLimited, Rejected, asyncio.CancelledError],
         )
-        _meter.create_observable_gauge(
-            "runledger.outbound.circuit",
-            [self._observe],
-            description="State of a circuit breaker: 0 closed, 1 half open, 2 opened",
-        )
         self.circuit: Circuit = "closed"
+        _neighbours.add(self)
 
     @contextlib.asynccontextmanager
     async def call(self) -> AsyncGenerator[None]:
@@ -74,8 +72,18 @@ class Neighbour:
             self.circuit = breaker.context.state
             _calls.add(1, {"vendor": self.name, "outcome": outcome})
 
-    def _observe(self, _: CallbackOptions) -> list[Observation]:
-        return [Observation(("closed", "half-opened", "opened").index(self.circuit), {"vendor": self.name})]
+
+def _observe(_: CallbackOptions) -> list[Observation]:
+    states = get_args(Circuit)
+    return [Observation(states.index(each.circuit), {"vendor": each.name}) for each in _neighbours]
+
+
+# One for all: a name belongs to one instrument.
+_meter.create_observable_gauge(
+    "runledger.outbound.circuit",
+    [_observe],
+    description="State of a circuit breaker: 0 closed, 1 half open, 2 opened",
+)
 
 
 def _outcome(error: ActionError) -> str:

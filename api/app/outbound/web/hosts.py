@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Generator
 from datetime import UTC, datetime
+from weakref import WeakSet
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -25,13 +26,13 @@ class Hosts:
 
     def __init__(self) -> None:
         self._circuits: OrderedDict[str, Context] = OrderedDict()
-        # How many, not which: a series a host would be as many series as there are hosts.
-        metrics.get_meter("runledger.outbound").create_observable_gauge(
-            "runledger.outbound.hosts_left_alone",
-            [self._observe],
-            unit="{host}",
-            description="Hosts of the web that have failed so often that they are not asked now",
-        )
+        _all.add(self)
+
+    @property
+    def left_alone(self) -> int:
+        """How many hosts are not asked now."""
+        begun = time.time() - RECOVERY_SECONDS
+        return sum(each.state == OPENED and (each.opened_at or 0) > begun for each in self._circuits.values())
 
     @contextlib.contextmanager
     def asking(self, host: str) -> Generator[None]:
@@ -63,9 +64,18 @@ class Hosts:
             self._circuits.popitem(last=False)
         return circuit
 
-    def _observe(self, _: CallbackOptions) -> list[Observation]:
-        begun = time.time() - RECOVERY_SECONDS
-        left_alone = [
-            each for each in self._circuits.values() if each.state == OPENED and (each.opened_at or 0) > begun
-        ]
-        return [Observation(len(left_alone))]
+
+_all = WeakSet[Hosts]()
+
+
+def _observe(_: CallbackOptions) -> list[Observation]:
+    # How many, not which: a series a host would be as many series as there are hosts.
+    return [Observation(sum(hosts.left_alone for hosts in _all))]
+
+
+metrics.get_meter("runledger.outbound").create_observable_gauge(
+    "runledger.outbound.hosts_left_alone",
+    [_observe],
+    unit="{host}",
+    description="Hosts of the web that have failed so often that they are not asked now",
+)
