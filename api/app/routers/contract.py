@@ -28,6 +28,7 @@ TAGS = {
     "webhooks": "Where it is told that runs have ended: endpoints, deliveries, secrets.",
     "files": "Files to process and to send, and those that actions have made, behind signed URLs.",
     "health": "For probes and people.",
+    "metrics": "For Prometheus.",
 }
 _LOCATION = {"Location": "Where the run is."}
 _RETRY_AFTER = {"Retry-After": "Seconds to wait before looking again; not sent once the run has ended."}

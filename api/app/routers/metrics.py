@@ -13,7 +13,7 @@ from app.observability import metrics
 from app.routers.security import Administers
 from app.routers.strict import StrictRoute
 
-router = APIRouter(tags=["health"], route_class=StrictRoute)
+router = APIRouter(tags=["metrics"], route_class=StrictRoute)
 
 _TOLD: dict[int | str, dict[str, Any]] = {
     200: {
