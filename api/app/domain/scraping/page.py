@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urldefrag, urljoin, urlsplit
 
-import trafilatura
 from lxml.etree import ParserError
 from lxml.html import HtmlElement, HTMLParser, document_fromstring
 from pydantic import BaseModel
@@ -131,6 +130,9 @@ def _absolute(href: str, base: str) -> str | None:
 
 
 def _text(tree: HtmlElement) -> str:
+    # Not at the top: it is a tenth of what a process imports, and the API reads no pages.
+    import trafilatura
+
     text = trafilatura.extract(tree, include_comments=False) or _all_text(tree)
     return UNSTORABLE.sub("", text).strip()[:MAX_TEXT]
 
