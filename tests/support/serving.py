@@ -34,10 +34,10 @@ async def open_api(workshop: Workshop, settings: Settings | None = None) -> Asyn
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, *, complete_seconds: float = 10) -> AsyncGenerator[int]:
+async def serving(app: Any, *, port: int = 0, complete_seconds: float = 10) -> AsyncGenerator[int]:
     """The port on which the app is served, with a deadline of this many seconds for each request."""
     protocol = type("Impatient", (StrictHttpProtocol,), {"complete_seconds": complete_seconds})
-    config = uvicorn.Config(app, port=0, http=protocol, ws="none", log_config=None, lifespan="off", loop="none")
+    config = uvicorn.Config(app, port=port, http=protocol, ws="none", log_config=None, lifespan="off", loop="none")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:
