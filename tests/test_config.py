@@ -48,6 +48,7 @@ def test_a_request_waits_two_seconds_for_a_connection_and_no_longer() -> None:
         ("DIGEST_FEEDS", "https://a.example/rss, ftp://b.example/hunter2", "DIGEST_FEEDS: must be http or https URLs"),
         ("DIGEST_FEEDS", "https://ada:hunter2@a.example/rss", "DIGEST_FEEDS: .* without user name and password"),
         ("DIGEST_FEEDS", "https://[hunter2/", "DIGEST_FEEDS: must be http"),
+        ("DIGEST_FEEDS", "https://a.example:hunter2/", "DIGEST_FEEDS: must be http"),
         ("DIGEST_TO", "ada@example.com, hunter2", "DIGEST_TO: must be up to 50 mail addresses"),
         ("DIGEST_TO", ",".join(f"ada{n}@example.com" for n in range(51)), "DIGEST_TO: must be up to 50"),
         ("ENVIRONMENT", "prod", "ENVIRONMENT: Input should be 'development', 'test' or 'production'"),

@@ -388,10 +388,11 @@ def _listed(value: str) -> list[str]:
 def _is_feed(url: str) -> bool:
     try:
         parts = urlsplit(url)
+        is_place = parts.hostname is not None and parts.port != 0 and parts.username is None
     except ValueError:
         return False
     is_plain = url.isascii() and url.isprintable() and len(url) <= LONGEST_URL
-    return is_plain and parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+    return parts.scheme in ("http", "https") and is_place and is_plain
 
 
 @functools.cache

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.domain.digest.feeds import MAX_ARTICLES, MAX_SUMMARY, Feed, parse, read_feed
 from app.errors import Rejected
@@ -67,7 +70,18 @@ def test_the_newest_come_first_and_what_has_no_date_keeps_its_place_behind_them(
     assert [article.published is None for article in feed.articles] == [False, False, True, True, True]
 
 
-@pytest.mark.parametrize("link", ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "mailto:a@b.c", ""])
+@pytest.mark.parametrize(
+    "link",
+    [
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "file:///etc/passwd",
+        "mailto:a@b.c",
+        "",
+        "http://a:b/",
+        "http://[::1/",
+    ],
+)
 def test_what_leads_nowhere_that_can_be_fetched_is_left_out(link: str) -> None:
     assert [article.title for article in read(rss(item(link), item("/b", "B"))).articles] == ["B"]
 
@@ -130,3 +144,10 @@ def test_a_feed_that_is_the_name_of_a_file_is_not_that_file(tmp_path: Path) -> N
 
 async def test_a_feed_is_read_in_a_child_process() -> None:
     assert [article.title for article in (await read_feed(page(rss(item()).encode()))).articles] == ["A"]
+
+
+@settings(deadline=None, max_examples=50)
+@given(title=st.text(), link=st.text(), date=st.text())
+def test_no_text_can_surprise_the_reader(title: str, link: str, date: str) -> None:
+    for data in (rss(item(escape(link), escape(title), f"<pubDate>{escape(date)}</pubDate>")), rss(link + title)):
+        parse(data.encode("utf-8", "surrogatepass"), url=URL, now=NOW)

@@ -34,14 +34,16 @@ class FeedReading(BaseModel):
     url: str
     validators: Validators | None = None
     """`None`: those that are known still hold."""
+    new: list[str] = []
+    """The ids of its articles that no digest had."""
     articles: list[Article] = []
-    """Those that no digest had."""
+    """The newest of them."""
     problem: str | None = None
     """Why it could not be read, if it could not."""
 
     def report(self) -> FeedReport:
         """What a reader of the digest is told."""
-        return FeedReport(url=self.url, articles=len(self.articles), problem=self.problem)
+        return FeedReport(url=self.url, articles=len(self.new), problem=self.problem)
 
     def remembered(self) -> dict[str, Any]:
         """What the next night must know."""
@@ -58,7 +60,7 @@ class News(BaseModel):
     @property
     def known(self) -> list[str]:
         """The ids of all that is known after tonight, in the digest or not."""
-        return list({article.id: None for reading in self.readings for article in reading.articles})
+        return list({new: None for reading in self.readings for new in reading.new})
 
     @property
     def passed_over(self) -> int:
@@ -81,6 +83,7 @@ async def read_news(run: Journal, web: WebClient, shelf: Shelf, feeds: list[str]
         except ActionError as error:
             # Not kept as a step: if another attempt is needed, the feed may be there by then.
             errors.append(error)
+            await run.log("A feed cannot be read", level="warning", feed=url, problem=str(error))
             return FeedReading(url=url, problem=str(error))
 
     readings = await abreast(read, feeds)
@@ -99,11 +102,11 @@ async def read_new(web: WebClient, shelf: Shelf, url: str) -> FeedReading:
     page = await web.fetch_if_changed(url, known, accept=TYPES, max_bytes=MAX_FEED_BYTES)
     if page is None:
         return FeedReading(url=url)
-    articles = (await read_feed(page)).articles
-    new = await shelf.list_new([article.id for article in articles])
-    return FeedReading(
-        url=url, validators=page.validators, articles=[article for article in articles if article.id in new]
-    )
+    listed = {article.id: article for article in (await read_feed(page)).articles}
+    unknown = await shelf.list_new(list(listed))
+    new = [each for each in listed if each in unknown]
+    newest = [listed[each] for each in new[:OF_ONE_FEED]]
+    return FeedReading(url=url, validators=page.validators, new=new, articles=newest)
 
 
 def _step_name(url: str) -> str:
@@ -113,7 +116,7 @@ def _step_name(url: str) -> str:
 def _chosen(readings: list[FeedReading]) -> list[Article]:
     chosen: dict[str, Article] = {}
     for reading in readings:
-        for article in reading.articles[:OF_ONE_FEED]:
+        for article in reading.articles:
             chosen.setdefault(article.id, article)
     return sorted(chosen.values(), key=published, reverse=True)[:IN_ONE_DIGEST]
 

@@ -27,7 +27,7 @@ def absolute(href: str, base: str) -> str | None:
     try:
         target = urldefrag(urljoin(base, href.strip())).url.replace(" ", "%20")
         named = urlsplit(target)
-    except ValueError:
+        fetchable = named.scheme in ("http", "https") and named.hostname and named.port != 0
+    except ValueError:  # brackets that are not closed, or a port that is none
         return None
-    fetchable = named.scheme in ("http", "https") and named.hostname
     return target if fetchable and target.isprintable() and len(target) <= MAX_URL else None
