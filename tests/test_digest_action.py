@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.mailbox import mailbox
 from tests.support.news import NewsSite, news_site
 from tests.support.workshop import Workshop
 
 from app import tasks
 from app.config import Settings
+from app.domain.digest.reading import MAX_FEED_BYTES
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.schedule import Scheduler
+from app.runs import service
 from app.runs.intake import Intake
 from app.runs.schemas import RunRead
 
@@ -124,6 +128,22 @@ async def test_a_night_has_one_digest_and_who_asks_again_is_told_it_and_nobody_i
     assert site.times("/world.xml") == 1
 
 
+async def test_a_mail_that_was_refused_is_sent_by_a_retry_which_reads_and_summarises_nothing_again(
+    real: Workshop, site: NewsSite, configure: Configure
+) -> None:
+    with mailbox("550 No") as box:
+        configure(digest_feeds=site.feed("world"), digest_to="ada@example.com", smtp_url=SecretStr(box.url))
+        failed = await performed(real)
+        assert (failed.state, await real.value("SELECT count(*) FROM digests")) == ("failed", 1)
+        box.answer = "250 OK"
+        configure(digest_to="ada@example.com", smtp_url=SecretStr(box.url), stub_generation=False)
+        await service.retry(real.engine, failed.id)
+        await real.drain_all()
+        assert (await real.get(failed)).state == "succeeded"
+    assert [mail["Message-ID"] for mail in box.got] == [f"<{failed.id}@localhost>"]
+    assert [site.times(path) for path in ("/world.xml", "/article/1")] == [1, 1]
+
+
 async def test_a_feed_that_is_down_is_told_and_the_digest_is_made_of_the_others(real: Workshop, site: NewsSite) -> None:
     site.broken["/town.xml"] = 503
     digest = await made(real)
@@ -133,6 +153,23 @@ async def test_a_feed_that_is_down_is_told_and_the_digest_is_made_of_the_others(
     site.broken.clear()
     assert titles(await made(real, TUESDAY)) == ["Article 4"]
     assert await real.value("SELECT count(*) FROM feeds WHERE problem IS NOT NULL") == 0
+
+
+@pytest.mark.parametrize(
+    ("says", "problem"),
+    [
+        (b"<html>Welcome", "sent neither RSS nor Atom"),
+        (b"<rss>" + b"x" * MAX_FEED_BYTES, "answered with more than 2,097,152 bytes"),
+    ],
+    ids=["page", "huge"],
+)
+async def test_what_is_wrong_with_a_feed_is_its_own_problem(
+    real: Workshop, site: NewsSite, says: bytes, problem: str
+) -> None:
+    site.says["/town.xml"] = says
+    digest = await made(real)
+    assert titles(digest) == ["Article 3", "Article 2", "Article 1"]
+    assert [problem in (feed["problem"] or "") for feed in digest["feeds"]] == [False, True]
 
 
 async def test_when_all_feeds_are_down_the_run_is_retried_and_asks_them_again(real: Workshop, site: NewsSite) -> None:

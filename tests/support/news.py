@@ -11,11 +11,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class NewsSite:
-    """What it says is in `feeds`: the numbers of the articles of each, by name. `broken` has statuses by path."""
+    """What it says is in `feeds`: the numbers of the articles of each, by name.
+
+    By path, `broken` has statuses, and `says` what is said instead of a feed.
+    """
 
     def __init__(self, **feeds: list[int]) -> None:
         self.feeds = feeds
         self.broken: dict[str, int] = {}
+        self.says: dict[str, bytes] = {}
         self.asked = Counter[tuple[str, int]]()
         """Paths, and what was answered."""
         self.url = ""
@@ -25,7 +29,7 @@ class NewsSite:
 
     def answer(self, path: str, etag: str | None) -> tuple[int, str, bytes]:
         """Status, content type and body."""
-        status, kind, body = self._says(path)
+        status, kind, body = self._answer(path)
         if status == 200 and etag == etag_of(body):
             status, body = 304, b""
         self.asked[path, status] += 1
@@ -35,12 +39,12 @@ class NewsSite:
         """How often a path was asked for, whatever was answered."""
         return sum(count for (asked, _), count in self.asked.items() if asked == path)
 
-    def _says(self, path: str) -> tuple[int, str, bytes]:
+    def _answer(self, path: str) -> tuple[int, str, bytes]:
         name = path.strip("/").removesuffix(".xml")
         if path in self.broken:
             return self.broken[path], "text/plain", b"No."
         if name in self.feeds:
-            return 200, "application/rss+xml", self._feed(name).encode()
+            return 200, "application/rss+xml", self.says.get(path) or self._feed(name).encode()
         if path.startswith("/article/"):
             return 200, "text/html", article(path.rpartition("/")[2]).encode()
         return 404, "text/plain", b"Not here."

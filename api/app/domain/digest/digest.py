@@ -45,7 +45,7 @@ async def make_digest(run: Journal, clients: Clients, shelf: Shelf, order: Order
     stored = await shelf.get_digest(night)
     if stored is not None and stored["run_id"] != order.run_id:
         return Digest.model_validate({**stored, "outcome": "made_before"})
-    if not order.feeds:
+    if stored is None and not order.feeds:
         return Digest(night=night, outcome="no_feeds")
     news = await run.step("news", read_news, run, clients.web, shelf, order.feeds)
     await run.progress(1, STAGES, f"{len(news.articles)} new articles")
