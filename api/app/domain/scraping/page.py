@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import Iterator
 
-import trafilatura
 from lxml.etree import ParserError
 from lxml.html import HtmlElement, HTMLParser, document_fromstring
 from pydantic import BaseModel
@@ -125,6 +124,9 @@ def _anchors(tree: HtmlElement, url: str) -> Iterator[tuple[str, str]]:
 
 
 def _text(tree: HtmlElement) -> str:
+    # Not at the top: it is a tenth of what a process imports, and the API reads no pages.
+    import trafilatura
+
     text = trafilatura.extract(tree, include_comments=False) or _all_text(tree)
     return UNSTORABLE.sub("", text).strip()[:MAX_TEXT]
 
