@@ -13,12 +13,12 @@ from app.access import models as access_models  # noqa: F401 - whose tables are 
 from app.config import get_settings
 from app.control import models as control_models  # noqa: F401 - their tables are part of the metadata
 from app.engine.schema import refuse_unnamed_scripts
-from app.outbound.postgres import backlog
+from app.outbound.postgres import backlog, digests
 from app.outbound.postgres.adventure_tables import metadata as adventures
 from app.outbound.postgres.database import make_engine
 from app.webhooks.models import Base
 
-METADATA = [Base.metadata, adventures, backlog.metadata]
+METADATA = [Base.metadata, adventures, backlog.metadata, digests.metadata]
 MIGRATORS = 0x72756E6C  # "runl": the advisory lock that migrators take
 
 

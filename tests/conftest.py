@@ -23,12 +23,12 @@ import httpx2
 import pytest
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.serving import open_api
 from tests.support.silence import SILENCE
 from tests.support.workshop import Workshop, open_workshop
 
 from app.config import ROOT, Settings
 from app.embedded import EmbeddedPostgres
-from app.main import create_app
 from app.outbound.postgres.database import make_engine
 
 TEMPLATE = "runledger_template"
@@ -159,8 +159,7 @@ async def workshop(engine: AsyncEngine, settings: Settings) -> AsyncIterator[Wor
 @pytest.fixture
 async def api(workshop: Workshop) -> AsyncIterator[httpx2.AsyncClient]:
     """The API over the workshop, without a socket."""
-    app = create_app(workshop.settings, workshop.queue, workshop.action)
-    async with app.router.lifespan_context(app):
+    async with open_api(workshop) as app:
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
             yield client

@@ -45,6 +45,12 @@ def test_a_request_waits_two_seconds_for_a_connection_and_no_longer() -> None:
         ("LEASE_SECONDS", "1", "LEASE_SECONDS must be at least twice HEARTBEAT_SECONDS"),
         ("GOOGLE_SERVICE_ACCOUNT", "hunter2", "GOOGLE_SERVICE_ACCOUNT: must be the JSON of a service account's key"),
         ("GOOGLE_SERVICE_ACCOUNT", '["hunter2"]', "GOOGLE_SERVICE_ACCOUNT: must be the JSON"),
+        ("DIGEST_FEEDS", "https://a.example/rss, ftp://b.example/hunter2", "DIGEST_FEEDS: must be http or https URLs"),
+        ("DIGEST_FEEDS", "https://ada:hunter2@a.example/rss", "DIGEST_FEEDS: .* without user name and password"),
+        ("DIGEST_FEEDS", "https://[hunter2/", "DIGEST_FEEDS: must be http"),
+        ("DIGEST_FEEDS", "https://a.example:hunter2/", "DIGEST_FEEDS: must be http"),
+        ("DIGEST_TO", "ada@example.com, hunter2", "DIGEST_TO: must be up to 50 mail addresses"),
+        ("DIGEST_TO", ",".join(f"ada{n}@example.com" for n in range(51)), "DIGEST_TO: must be up to 50"),
         ("ENVIRONMENT", "prod", "ENVIRONMENT: Input should be 'development', 'test' or 'production'"),
     ],
 )
@@ -97,6 +103,13 @@ def test_production_knows_no_well_known_secret() -> None:
 @pytest.mark.parametrize(("given", "queues"), [("", None), ("a", ["a"]), (" a, b ,", ["a", "b"])])
 def test_queues_are_separated_by_commas_and_none_means_all(given: str, queues: list[str] | None) -> None:
     assert settings(worker_queues=given).queues == queues
+
+
+def test_feeds_and_readers_are_separated_by_commas() -> None:
+    given = settings(digest_feeds="https://a.example/rss?x=1 ,http://b.example/,", digest_to=" ada@example.com")
+    assert given.feeds == ["https://a.example/rss?x=1", "http://b.example/"]
+    assert given.readers == ["ada@example.com"]
+    assert (settings().feeds, settings().readers) == ([], [])
 
 
 def test_every_setting_is_documented_and_in_the_example() -> None:

@@ -116,7 +116,7 @@ async def test_prune_ledger_deletes_what_ended_long_ago_and_nothing_else(real: W
 
 async def test_the_nightly_run_is_a_run_like_any_other_and_one_per_tick(real: Workshop) -> None:
     tick = int(datetime.datetime(2026, 11, 21, 3, 17, tzinfo=datetime.UTC).timestamp())
-    (nightly,) = tasks.procrastinate_app.periodic_registry.periodic_tasks.values()
+    nightly = tasks.procrastinate_app.periodic_registry.periodic_tasks["prune_ledger", ""]
     for _ in range(2):
         await PeriodicDeferrer(tasks.procrastinate_app.periodic_registry).defer_jobs([(nightly, tick)])
     (row,) = await real.fetch("SELECT id, action, queue, params FROM action_runs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -20,6 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds alembic.ini: the project, or the image's working directory."""
 
 DEVELOPMENT_SECRET = "dev-secret"  # noqa: S105 - the documents' own example, refused in production
+ADDRESS = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?$"
+"""Of mail."""
+MOST_READERS = 50
+LONGEST_URL = 2048
 SHORTEST_SECRET = 16
 """Characters, in production."""
 SHORTEST_JWT_SECRET = 32
@@ -146,6 +151,12 @@ class Settings(BaseSettings):
     mail_from: str = Field(default="runledger@localhost", pattern=r"^[^\s<>@\"]+@[A-Za-z0-9.-]+$")
     """The address that mail comes from."""
 
+    digest_feeds: str = ""
+    """URLs of RSS or Atom feeds, comma-separated; empty: there is no news, or where stubs play other people's services,
+    a stub's."""
+    digest_to: str = ""
+    """Who gets the nightly digest by mail: addresses, comma-separated; empty: nobody, it is only stored."""
+
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -226,6 +237,22 @@ class Settings(BaseSettings):
             raise ValueError("must look like smtp://user:password@host:587")
         return url
 
+    @field_validator("digest_feeds")
+    @classmethod
+    def _urls_of_feeds(cls, feeds: str) -> str:
+        # What they are is not said: a feed's URL may be all that keeps it private.
+        if not all(map(_is_feed, _listed(feeds))):
+            raise ValueError("must be http or https URLs without user name and password, separated by commas")
+        return feeds
+
+    @field_validator("digest_to")
+    @classmethod
+    def _addresses_of_readers(cls, readers: str) -> str:
+        addresses = _listed(readers)
+        if len(addresses) > MOST_READERS or not all(re.match(ADDRESS, each) for each in addresses):
+            raise ValueError(f"must be up to {MOST_READERS} mail addresses, separated by commas")
+        return readers
+
     @model_validator(mode="after")
     def _leases_outlive_heartbeats(self) -> Self:
         if self.lease_seconds < 2 * self.heartbeat_seconds:
@@ -262,7 +289,17 @@ class Settings(BaseSettings):
     @property
     def queues(self) -> list[str] | None:
         """The worker's queues; `None` means all."""
-        return [name.strip() for name in self.worker_queues.split(",") if name.strip()] or None
+        return _listed(self.worker_queues) or None
+
+    @property
+    def feeds(self) -> list[str]:
+        """`digest_feeds` parsed."""
+        return _listed(self.digest_feeds)
+
+    @property
+    def readers(self) -> list[str]:
+        """`digest_to` parsed."""
+        return _listed(self.digest_to)
 
     @property
     def webhook_keys(self) -> list[str]:
@@ -278,7 +315,7 @@ class Settings(BaseSettings):
     @property
     def hosts(self) -> frozenset[str]:
         """`allowed_hosts` parsed, in small letters; empty: any."""
-        return frozenset(name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip())
+        return frozenset(_listed(self.allowed_hosts.lower()))
 
     @property
     def url(self) -> URL | None:
@@ -343,6 +380,21 @@ class Settings(BaseSettings):
                 f"HOST={self.host} can be reached from other machines, and no credential is configured. "
                 "Set ROADMAP_AI_SECRET, JWT_SECRET or JWKS_URL, or ALLOW_ANONYMOUS=true if everybody may submit runs."
             )
+
+
+def _listed(value: str) -> list[str]:
+    """What is between commas."""
+    return [each.strip() for each in value.split(",") if each.strip()]
+
+
+def _is_feed(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_place = parts.hostname is not None and parts.port != 0 and parts.username is None
+    except ValueError:
+        return False
+    is_plain = url.isascii() and url.isprintable() and len(url) <= LONGEST_URL
+    return parts.scheme in ("http", "https") and is_place and is_plain
 
 
 @functools.cache

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
-import signal
-import threading
-from collections.abc import AsyncGenerator, Generator
-from types import FrameType
+from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
 from app import __version__
-from app.access.gate import Gate
-from app.access.streams import Streams
 from app.config import Settings, get_settings
-from app.control.pulse import Pulse
 from app.engine.app import App
 from app.observability.logging import configure_logging
-from app.outbound.postgres.database import make_engine
-from app.outbound.storage.client import open_storage
 from app.routers import (
     actions,
     adventures,
@@ -43,13 +34,12 @@ from app.routers import (
     why,
     workers,
 )
-from app.routers.dependencies import Services
 from app.routers.hosts import AllowedHosts
 from app.routers.problems import install_problem_handlers
 from app.routers.security import document_credentials
+from app.routers.services import open_services
+from app.routers.stopping import streams_end_on_signal
 from app.runs.actions import Actions
-from app.runs.intake import Intake
-from app.runs.lookout import Lookout
 from app.tasks import action, procrastinate_app
 
 DESCRIPTION = """
@@ -58,6 +48,13 @@ Submit an action, get a run id in milliseconds, watch the run to its end.
 A run is *scheduled*, *queued*, *running*, *retrying*, and ends *succeeded*, *failed* or *cancelled*.
 Every error is a problem document ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)).
 """
+
+DOORS = (
+    *(runs, events, changes, health, metrics),
+    *(why, queues, workers, schedules, dead_letters),
+    *(actions, jobs, tasks, adventures, webhooks, files, audit),
+)
+"""Their routes are tried in this order: first what is asked for most."""
 
 
 def create_app(
@@ -74,34 +71,10 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with queue.open_async(), open_storage(settings) as storage:
-            # Its own: who asks does not wait for a connection for as long as a worker would.
-            engine = make_engine(settings, pool_timeout=settings.pool_timeout_seconds)
-            intake = Intake(engine, timeout=settings.db_timeout_seconds, max_queued=settings.max_queued_runs)
-            stopping = asyncio.Event()
-            lookout = Lookout(engine, timeout=settings.db_timeout_seconds, stopping=stopping)
-            gate, streams = Gate(settings, engine), Streams(settings.max_streams)
-            app.state.services = Services(
-                settings,
-                engine,
-                queue.job_manager,
-                catalogue,
-                intake,
-                lookout,
-                Pulse(engine, lease=settings.lease_seconds),
-                gate,
-                streams,
-                stopping,
-                queue.schedules,
-                storage,
-            )
-            with streams_end_on_signal(stopping):
-                watching = asyncio.create_task(lookout.run())
+        async with queue.open_async(), open_services(settings, queue, catalogue) as services:
+            app.state.services = services
+            with streams_end_on_signal(services.stopping):
                 yield
-                stopping.set()
-                await watching
-            await intake.aclose()
-            await engine.dispose()
 
     app = FastAPIOffline(
         title="Runledger",
@@ -114,22 +87,11 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=contract.operation_id,
     )
-    # Routes are tried in this order: first what is asked for most.
-    app.include_router(runs.router)
-    app.include_router(events.router)
-    app.include_router(changes.router)
-    app.include_router(health.router)
-    app.include_router(metrics.router)
-    for control in (why, queues, workers, schedules, dead_letters):
-        app.include_router(control.router)
+    for door in DOORS:
+        app.include_router(door.router)
+    app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     install_problem_handlers(app)
     app.add_middleware(AllowedHosts, names=settings.hosts)
-    app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
-    for door in (actions, jobs, tasks, adventures):
-        app.include_router(door.router)
-    app.include_router(webhooks.router)
-    app.include_router(files.router)
-    app.include_router(audit.router)
     document_credentials(app)
     contract.publish(app)
     return app
@@ -144,29 +106,3 @@ def __getattr__(name: str) -> FastAPI:
         gc.freeze()
         return app
     raise AttributeError(name)
-
-
-@contextlib.contextmanager
-def streams_end_on_signal(stopping: asyncio.Event) -> Generator[None]:
-    """Tell open streams to end as soon as the process is told to stop: uvicorn would wait for them for ever."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(stopping.set)
-        handler = previous[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
-
-    for number, handler in previous.items():
-        if callable(handler):
-            signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            if callable(handler):
-                signal.signal(number, handler)

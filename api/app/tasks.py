@@ -19,6 +19,8 @@ from app.config import get_settings
 from app.domain.adventures import pipeline
 from app.domain.adventures.pipeline import Entry
 from app.domain.backlog import enriching, full, sync, writing
+from app.domain.digest.digest import Order, make_digest
+from app.domain.digest.models import Digest
 from app.domain.files.processing import ProcessedFile
 from app.domain.files.processing import process as process_stored
 from app.domain.journal import Policy
@@ -34,9 +36,11 @@ from app.engine.app import App
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.retry import Retry
 from app.outbound.clients import open_clients
+from app.outbound.feeds import stub as feeds_stub
 from app.outbound.postgres.adventures import AdventureShelf
 from app.outbound.postgres.backlog import BacklogShelf
 from app.outbound.postgres.database import make_engine
+from app.outbound.postgres.digests import DigestShelf
 from app.outbound.postgres.texts import Texts
 from app.runs import bulk, children, scraped, service
 from app.runs.actions import Actions
@@ -78,6 +82,8 @@ action = Actions(procrastinate_app)
 seal = Seal(settings.webhook_keys)
 
 PARTS = 10
+LAST_SECOND = 253_402_300_799
+"""Of the year 9999."""
 
 
 def backlog_shelf() -> BacklogShelf:
@@ -262,6 +268,21 @@ async def process_file(run: Run, key: FileKey) -> ProcessedFile:
 async def send_email(run: Run, mail: Mail) -> MailSent:
     """Send a mail: text, HTML and stored files, to up to 50 addresses."""
     return await send_mail(run, run.id, mail, run.clients.mailer, run.clients.storage)
+
+
+@procrastinate_app.periodic(cron="0 2 * * *", missed="one")
+@action(lock="news_digest", retry=Retry(max_attempts=5, base=60, cap=3600), timeout=1800)
+async def generate_nightly_news_digest(
+    run: Run,
+    timestamp: Annotated[
+        int | None,
+        Field(ge=0, le=LAST_SECOND, examples=[None], description="whose night, in seconds since 1970; none: this one"),
+    ] = None,
+) -> Digest:
+    """Every night: what is new in the feeds, summarised, stored and mailed; one digest a night."""
+    feeds = settings.feeds or ([feeds_stub.FEED] if settings.stubs(None) else [])
+    shelf = DigestShelf(procrastinate_app.connector.engine)
+    return await make_digest(run, run.clients, shelf, Order(run.id, timestamp, feeds, settings.readers))
 
 
 @action(bulk.NAME)

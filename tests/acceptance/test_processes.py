@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +161,8 @@ async def test_the_procrastinate_command_defers_lists_cancels_and_retries_and_th
     (run,) = (await api.get("/runs")).json()["items"]
     assert (run["state"], run["params"]) == ("queued", {"message": "from the shell"})
 
-    assert "#1 echo on default - [todo]" in procrastinate(settings, "shell", "list_jobs")
-    assert "#1 echo on default - [cancelled]" in procrastinate(settings, "shell", "cancel", "1")
+    said = procrastinate(settings, "shell", commands=["list_jobs", "cancel 1"])
+    assert said.index("#1 echo on default - [todo]") < said.index("#1 echo on default - [cancelled]")
     assert (await get(api, run))["state"] == "cancelled"
 
     procrastinate(settings, "defer", "scrape_page", '{"url": "http://127.0.0.1:1/"}')
@@ -186,10 +186,11 @@ async def test_the_procrastinate_command_shows_what_a_worker_holds_and_disturbs_
         await state(api, holding, "running")
         procrastinate(settings, "defer", "--lock", "one", "echo", '{"message": "next"}')
         (waiting, _) = (await api.get("/runs")).json()["items"]
-        assert "one: 2 jobs (todo: 1, doing: 1," in procrastinate(settings, "shell", "list_locks")
-        assert "sleep: 1 jobs (todo: 0, doing: 1," in procrastinate(settings, "shell", "list_tasks", "lock=one")
+        said = procrastinate(settings, "shell", commands=["list_locks", "list_tasks lock=one", "cancel 1"])
+        assert "one: 2 jobs (todo: 1, doing: 1," in said
+        assert "sleep: 1 jobs (todo: 0, doing: 1," in said
         # Its shell cancels only what waits.
-        assert "#1 sleep on default - [doing]" in procrastinate(settings, "shell", "cancel", "1")
+        assert "#1 sleep on default - [doing]" in said
         assert (await get(api, holding))["state"] == "running"
         assert (await api.post(f"/runs/{holding['id']}/cancel")).status_code in (200, 202)
         await state(api, waiting, "succeeded")
@@ -289,12 +290,13 @@ async def said(log: Path, words: str) -> bool:
     return words in log.read_text()
 
 
-def procrastinate(settings: Settings, *arguments: str) -> str:
-    """Run Procrastinate's own command over our app."""
+def procrastinate(settings: Settings, *arguments: str, commands: Sequence[str] = ()) -> str:
+    """Run Procrastinate's own command over our app; its shell takes commands as they are typed."""
     result = subprocess.run(
         [sys.executable, "-m", "procrastinate", "--app=app.tasks.procrastinate_app", *arguments],
         cwd=ROOT / "api",
         env=environment(settings),
+        input="\n".join([*commands, "EOF"]),
         capture_output=True,
         text=True,
         check=False,

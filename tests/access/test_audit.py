@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from tests.support import callers
 from tests.support.callers import Caller, bearer, guarded, secret, token
+from tests.support.serving import open_api
 from tests.support.workshop import Workshop
 
 from app.access import audit, keys
-from app.main import create_app
 
 ADMIN = bearer(token("root", scope="admin"))
 ECHO = {"action": "echo", "params": {"message": "x"}}
@@ -25,8 +25,7 @@ async def call(workshop: Workshop) -> AsyncIterator[Caller]:
     async def echo(message: str) -> str:
         return message
 
-    app = create_app(guarded(workshop.settings), workshop.queue, workshop.action)
-    async with app.router.lifespan_context(app):
+    async with open_api(workshop, guarded(workshop.settings)) as app:
         yield Caller(app)
 
 

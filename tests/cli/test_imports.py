@@ -34,6 +34,13 @@ def test_submitting_imports_neither_the_app_nor_its_engine() -> None:
     )
 
 
+def test_the_api_and_a_worker_start_without_what_single_actions_need() -> None:
+    loads = "import json, sys, app.main, app.worker_main; print(json.dumps(sorted(sys.modules)))"
+    started = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True)
+    needed_later = {"trafilatura", "spacy", "simplemma", "anthropic", "google.genai", "gspread", "wordllama", "pypdf"}
+    assert needed_later.isdisjoint(json.loads(started.stdout))
+
+
 def imported(arguments: list[str]) -> set[str]:
     finished = subprocess.run(
         [sys.executable, "-c", RECORD.format(arguments=arguments)],

@@ -1,4 +1,4 @@
-"""The Python client, against a real API and a real worker."""
+"""The Python client, against a real API on a real socket."""
 
 from __future__ import annotations
 
@@ -12,28 +12,45 @@ from pathlib import Path
 
 import pytest
 from tests.support.processes import api_process, environment, running, worker_process
+from tests.support.serving import open_api, serving
+from tests.support.workshop import Workshop
 
 from app.config import ROOT, Settings
+from app.domain.text.words import WordCount, count, merge
+from app.errors import Rejected
 from runledger_client import Client, Event, Refused, RunFailed
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "log"
+@pytest.fixture(autouse=True)
+def actions(workshop: Workshop) -> None:
+    @workshop.action()
+    async def echo(message: str) -> str:
+        return message
+
+    @workshop.action()
+    async def noop() -> None: ...
+
+    @workshop.action()
+    async def count_words(text: str) -> WordCount:
+        return merge([count(text)])
+
+    @workshop.action()
+    async def reject() -> None:
+        raise Rejected("That answered 404.")
 
 
 @pytest.fixture
-async def client(settings: Settings, log: Path) -> AsyncIterator[Client]:
-    async with api_process(settings, log) as (url, _), Client(url) as client:
+async def client(workshop: Workshop) -> AsyncIterator[Client]:
+    async with open_api(workshop) as app, serving(app) as port, Client(f"http://127.0.0.1:{port}") as client:
         yield client
 
 
-async def test_a_run_is_submitted_watched_and_has_a_result(client: Client, settings: Settings, log: Path) -> None:
-    with worker_process(settings, log):
+async def test_a_run_is_submitted_watched_and_has_a_result(client: Client, workshop: Workshop) -> None:
+    async with workshop.working():
         run = await client.submit("count_words", {"text": "to be or not to be"}, tags=["soliloquy"], priority=3)
         events = [event async for event in client.stream(run.id)]
         assert (await client.result(run.id))["total"] == 6
-        failed = await client.submit("scrape_page", {"url": f"{client.url}/nowhere"})
+        failed = await client.submit("reject")
         with pytest.raises(RunFailed, match="404") as raised:
             await client.result(failed.id)
     assert raised.value.run.error is not None
@@ -71,7 +88,8 @@ async def test_what_the_api_refuses_is_raised_with_its_problem(client: Client) -
     assert missing.value.problem.slug == "run-not-found"
 
 
-async def test_a_stream_goes_on_where_it_was_when_the_api_restarts(settings: Settings, log: Path) -> None:
+async def test_a_stream_goes_on_where_it_was_when_the_api_restarts(settings: Settings, tmp_path: Path) -> None:
+    log = tmp_path / "log"
     seen: list[Event] = []
     with contextlib.ExitStack() as later:
         later.enter_context(worker_process(settings, log))
@@ -90,8 +108,8 @@ async def test_a_stream_goes_on_where_it_was_when_the_api_restarts(settings: Set
     assert [int(event.id) for event in seen[:-1]] == list(range(1, len(seen)))
 
 
-async def test_the_example_works_as_it_is(client: Client, settings: Settings, log: Path) -> None:
-    with worker_process(settings, log):
+async def test_the_example_works_as_it_is(client: Client, workshop: Workshop) -> None:
+    async with workshop.working():
         arguments = [sys.executable, str(ROOT / "examples/client.py"), client.url]
         example = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
         output, _ = await example.communicate()

@@ -1,4 +1,4 @@
-"""The Apps Script of examples/, in Node, against a real API and worker: one run whatever goes wrong, and politely."""
+"""The Apps Script of examples/, in Node, against a real API: one run whatever goes wrong, and politely."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import asyncio
 import contextlib
 import json
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.detour import detour
 from tests.support.eventually import eventually
-from tests.support.processes import api_process, free_port, running, worker_process
-from tests.support.processes import environment as environment_of
+from tests.support.processes import free_port
+from tests.support.serving import open_api, serving
+from tests.support.workshop import Workshop
 
-from app.config import ROOT, Settings
+from app import tasks
+from app.config import ROOT
+from app.domain.scraping.page import ScrapedPage
+from app.domain.scraping.page import scrape_page as scrape
+from app.domain.text.words import WordCount, count, merge
+from app.runs.context import Run
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node, which CI has")
 
@@ -33,30 +38,40 @@ Sleeper = Callable[[int], Awaitable[None]]
 """What happens while the script sleeps, for the first, second, … time."""
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "processes.log"
+@pytest.fixture(autouse=True)
+def actions(workshop: Workshop) -> None:
+    @workshop.action()
+    async def echo(message: str) -> tasks.Echo:
+        return tasks.Echo(message=message)
+
+    @workshop.action()
+    async def count_words(text: str) -> WordCount:
+        return merge([count(text)])
+
+    @workshop.action()
+    async def scrape_page(run: Run, url: str) -> ScrapedPage:
+        return await scrape(run.clients.web, url)
 
 
 @pytest.fixture
-async def api(settings: Settings, log: Path) -> AsyncIterator[str]:
-    async with api_process(settings, log) as (url, _):
+async def api(workshop: Workshop) -> AsyncIterator[str]:
+    async with api_at(0, workshop) as url:
         yield url
 
 
 @pytest.fixture
-def work(engine: AsyncEngine, settings: Settings, log: Path) -> Iterator[Sleeper]:
+async def work(workshop: Workshop) -> AsyncIterator[Sleeper]:
     """A worker; and while the script sleeps, what was submitted is performed."""
 
     async def perform(_: int) -> None:
-        await eventually(lambda: nothing_open(engine), within=60)
+        await all_ended(workshop)
 
-    with worker_process(settings, log):
+    async with workshop.working():
         yield perform
 
 
-async def test_a_click_runs_the_action_and_writes_its_result(api: str, work: Sleeper, log: Path) -> None:
-    sheet = Sheet(log.parent, api, ACTION="echo", PARAMS='{"message": "=1+1"}')
+async def test_a_click_runs_the_action_and_writes_its_result(api: str, work: Sleeper, tmp_path: Path) -> None:
+    sheet = Sheet(tmp_path, api, ACTION="echo", PARAMS='{"message": "=1+1"}')
     seen = await sheet.click(on_sleep=work)
     post, *looks = seen.fetched
     assert post["method"] == "post"
@@ -70,17 +85,17 @@ async def test_a_click_runs_the_action_and_writes_its_result(api: str, work: Sle
     assert sheet.triggers == []
 
 
-async def test_a_result_of_many_lines_finds_room(api: str, work: Sleeper, log: Path) -> None:
-    sheet = Sheet(log.parent, api, ACTION="count_words", PARAMS='{"text": "a b c d e f g h i j k l m n o p"}')
+async def test_a_result_of_many_lines_finds_room(api: str, work: Sleeper, tmp_path: Path) -> None:
+    sheet = Sheet(tmp_path, api, ACTION="count_words", PARAMS='{"text": "a b c d e f g h i j k l m n o p"}')
     await sheet.click(on_sleep=work)
     assert sheet.cells["result.total"] == 16
     assert len(sheet.cells) > 10
 
 
-async def test_a_script_that_is_told_to_wait_waits_that_long(api: str, work: Sleeper, log: Path) -> None:
+async def test_a_script_that_is_told_to_wait_waits_that_long(api: str, work: Sleeper, tmp_path: Path) -> None:
     busy = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"
     async with detour(int(api.rpartition(":")[2]), [busy, busy]) as url:
-        sheet = Sheet(log.parent, url)
+        sheet = Sheet(tmp_path, url)
         seen = await sheet.click(on_sleep=work)
     assert min(seen.slept[:2]) >= 7_000
     assert len({post["headers"]["Idempotency-Key"] for post in seen.posts}) == 1
@@ -89,15 +104,15 @@ async def test_a_script_that_is_told_to_wait_waits_that_long(api: str, work: Sle
 
 
 async def test_an_api_that_was_away_is_asked_again_with_the_same_key(
-    settings: Settings, engine: AsyncEngine, work: Sleeper, log: Path
+    workshop: Workshop, engine: AsyncEngine, work: Sleeper, tmp_path: Path
 ) -> None:
     port = free_port()
-    sheet = Sheet(log.parent, f"http://127.0.0.1:{port}")
+    sheet = Sheet(tmp_path, f"http://127.0.0.1:{port}")
     async with contextlib.AsyncExitStack() as stack:
 
         async def come_back(sleeps: int) -> None:
             if sleeps == 3:
-                await stack.enter_async_context(api_at(port, settings, log))
+                await stack.enter_async_context(api_at(port, workshop))
             await work(sleeps)
 
         seen = await sheet.click(on_sleep=come_back)
@@ -108,9 +123,11 @@ async def test_an_api_that_was_away_is_asked_again_with_the_same_key(
     assert await runs(engine) == 1
 
 
-async def test_a_lost_answer_leads_to_the_same_run(api: str, engine: AsyncEngine, work: Sleeper, log: Path) -> None:
+async def test_a_lost_answer_leads_to_the_same_run(
+    api: str, engine: AsyncEngine, work: Sleeper, tmp_path: Path
+) -> None:
     async with detour(int(api.rpartition(":")[2]), ["lost"]) as url:
-        sheet = Sheet(log.parent, url)
+        sheet = Sheet(tmp_path, url)
         seen = await sheet.click(on_sleep=work)
     assert len(seen.posts) == 2
     assert sheet.cells["state"] == "succeeded"
@@ -118,9 +135,9 @@ async def test_a_lost_answer_leads_to_the_same_run(api: str, engine: AsyncEngine
 
 
 async def test_a_long_run_is_handed_over_to_a_trigger_which_finishes_it(
-    api: str, settings: Settings, engine: AsyncEngine, log: Path
+    api: str, workshop: Workshop, engine: AsyncEngine, tmp_path: Path
 ) -> None:
-    sheet = Sheet(log.parent, api)
+    sheet = Sheet(tmp_path, api)
     seen = await sheet.click(impatient=True)
     assert seen.said[-1].startswith("The run is queued. The sheet will be filled")
     assert 5 * MINUTE - 2 * PATIENT - 25_000 < seen.ended - NOON < 5 * MINUTE
@@ -134,8 +151,8 @@ async def test_a_long_run_is_handed_over_to_a_trigger_which_finishes_it(
     (second,) = sheet.triggers
     assert second["at"] == seen.ended + 2 * MINUTE, "each time later: triggers have a quota"
 
-    with worker_process(settings, log):
-        await eventually(lambda: nothing_open(engine), within=60)
+    async with workshop.working():
+        await all_ended(workshop)
     seen = await sheet.fire()
     assert seen.posts == []
     assert seen.said == ["The backlog is synced."]
@@ -143,8 +160,8 @@ async def test_a_long_run_is_handed_over_to_a_trigger_which_finishes_it(
     assert (sheet.triggers, sheet.remembers, await runs(engine)) == ([], None, 1)
 
 
-async def test_a_failed_run_is_shown(api: str, work: Sleeper, log: Path) -> None:
-    sheet = Sheet(log.parent, api, ACTION="scrape_page", PARAMS=json.dumps({"url": f"{api}/nothing-here"}))
+async def test_a_failed_run_is_shown(api: str, work: Sleeper, tmp_path: Path) -> None:
+    sheet = Sheet(tmp_path, api, ACTION="scrape_page", PARAMS=json.dumps({"url": f"{api}/nothing-here"}))
     seen = await sheet.click(on_sleep=work)
     assert seen.said[-1].startswith("The sync has failed. ")
     assert (sheet.cells["state"], sheet.cells["error.title"]) == ("failed", "Rejected")
@@ -152,24 +169,24 @@ async def test_a_failed_run_is_shown(api: str, work: Sleeper, log: Path) -> None
 
 
 async def test_a_run_that_fails_under_a_trigger_is_told_without_a_dialogue(
-    api: str, settings: Settings, engine: AsyncEngine, log: Path
+    api: str, workshop: Workshop, engine: AsyncEngine, tmp_path: Path
 ) -> None:
-    sheet = Sheet(log.parent, api, ACTION="scrape_page", PARAMS=json.dumps({"url": f"{api}/nothing-here"}))
+    sheet = Sheet(tmp_path, api, ACTION="scrape_page", PARAMS=json.dumps({"url": f"{api}/nothing-here"}))
     await sheet.click(impatient=True)
-    with worker_process(settings, log):
-        await eventually(lambda: nothing_open(engine), within=60)
+    async with workshop.working():
+        await all_ended(workshop)
     seen = await sheet.fire()
     assert seen.said[-1].startswith("The sync has failed. ")
     assert seen.failed is None
 
 
 async def test_a_menu_that_is_clicked_twice_starts_one_run(
-    api: str, engine: AsyncEngine, work: Sleeper, log: Path
+    api: str, engine: AsyncEngine, work: Sleeper, tmp_path: Path
 ) -> None:
     # The API is slow to say so, and the second click comes before the first has a run.
     busy = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
     async with detour(int(api.rpartition(":")[2]), [busy]) as url:
-        sheet = Sheet(log.parent, url)
+        sheet = Sheet(tmp_path, url)
         second: list[Seen] = []
 
         async def click_again(sleeps: int) -> None:
@@ -188,28 +205,28 @@ async def test_a_menu_that_is_clicked_twice_starts_one_run(
 
 
 async def test_a_click_after_an_execution_that_was_stopped_goes_on_with_its_key(
-    settings: Settings, engine: AsyncEngine, work: Sleeper, log: Path
+    workshop: Workshop, engine: AsyncEngine, work: Sleeper, tmp_path: Path
 ) -> None:
     port = free_port()
-    sheet = Sheet(log.parent, f"http://127.0.0.1:{port}")
+    sheet = Sheet(tmp_path, f"http://127.0.0.1:{port}")
     stopped = await sheet.click(stop_at_first_sleep=True)
     assert (await sheet.click()).said == ["A sync is already under way. Its result will be written into this sheet."]
-    async with api_at(port, settings, log):
+    async with api_at(port, workshop):
         seen = await sheet.click(now=NOON + 7 * MINUTE, on_sleep=work)
     assert seen.posts[0]["headers"]["Idempotency-Key"] == stopped.posts[0]["headers"]["Idempotency-Key"]
     assert sheet.cells["state"] == "succeeded"
     assert await runs(engine) == 1
 
 
-async def test_what_the_api_refuses_is_said_and_forgotten(api: str, log: Path) -> None:
-    sheet = Sheet(log.parent, api, ACTION="nothing")
+async def test_what_the_api_refuses_is_said_and_forgotten(api: str, tmp_path: Path) -> None:
+    sheet = Sheet(tmp_path, api, ACTION="nothing")
     seen = await sheet.click()
     assert seen.said[-1].startswith("The sync did not work. Unknown action (404).")
     assert (len(seen.posts), seen.slept, sheet.remembers) == (1, [], None)
 
 
-async def test_a_wrong_secret_can_be_set_right_and_the_sync_goes_on(api: str, work: Sleeper, log: Path) -> None:
-    sheet = Sheet(log.parent, api, ROADMAP_AI_SECRET="wrong")
+async def test_a_wrong_secret_can_be_set_right_and_the_sync_goes_on(api: str, work: Sleeper, tmp_path: Path) -> None:
+    sheet = Sheet(tmp_path, api, ROADMAP_AI_SECRET="wrong")
     refused = await sheet.click()
     assert refused.said[-1].startswith("The sync did not work. Unauthorized (401).")
     sheet.configure(ROADMAP_AI_SECRET="dev-secret")
@@ -218,15 +235,15 @@ async def test_a_wrong_secret_can_be_set_right_and_the_sync_goes_on(api: str, wo
     assert sheet.cells["state"] == "succeeded"
 
 
-async def test_a_sheet_that_is_not_set_up_says_what_to_set(log: Path) -> None:
-    sheet = Sheet(log.parent, "http://127.0.0.1:1", PARAMS="{")
+async def test_a_sheet_that_is_not_set_up_says_what_to_set(tmp_path: Path) -> None:
+    sheet = Sheet(tmp_path, "http://127.0.0.1:1", PARAMS="{")
     assert "The script property PARAMS is not JSON" in ((await sheet.click()).failed or "")
     sheet.configure(PARAMS="{}", RUNLEDGER_URL="")
     assert "Set the script property RUNLEDGER_URL" in ((await sheet.click()).failed or "")
 
 
-async def test_the_menu_has_the_sync(log: Path) -> None:
-    seen = await Sheet(log.parent, "http://127.0.0.1:1").execute("onOpen", now=NOON)
+async def test_the_menu_has_the_sync(tmp_path: Path) -> None:
+    seen = await Sheet(tmp_path, "http://127.0.0.1:1").execute("onOpen", now=NOON)
     assert [event for event in seen.events if "ended" not in event] == [
         {"menu": "Roadmap"},
         {"item": "Sync backlog", "handler": "syncBacklog"},
@@ -347,18 +364,10 @@ class Sheet:
 
 
 @contextlib.asynccontextmanager
-async def api_at(port: int, settings: Settings, log: Path) -> AsyncIterator[None]:
-    """The API on a port that somebody already asks."""
-    with running("-m", "uvicorn", "app.main:app", "--port", str(port), env=environment_of(settings), log=log):
-        async with httpx2.AsyncClient() as client:
-
-            async def answers() -> bool:
-                with contextlib.suppress(httpx2.TransportError):
-                    return (await client.get(f"http://127.0.0.1:{port}/livez")).status_code == 200
-                return False
-
-            await eventually(answers, within=60)
-        yield
+async def api_at(port: int, workshop: Workshop) -> AsyncIterator[str]:
+    """The API on a port, which somebody may ask already."""
+    async with open_api(workshop) as app, serving(app, port=port) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 async def runs(engine: AsyncEngine) -> int:
@@ -366,6 +375,8 @@ async def runs(engine: AsyncEngine) -> int:
         return await connection.scalar(text("SELECT count(*) FROM action_runs")) or 0
 
 
-async def nothing_open(engine: AsyncEngine) -> bool:
-    async with engine.connect() as connection:
-        return not await connection.scalar(text("SELECT count(*) FROM action_runs WHERE finished_at IS NULL"))
+async def all_ended(workshop: Workshop) -> None:
+    async def ended() -> bool:
+        return not await workshop.value("SELECT count(*) FROM action_runs WHERE finished_at IS NULL")
+
+    await eventually(ended, within=60)

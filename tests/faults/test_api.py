@@ -12,9 +12,9 @@ from sqlalchemy import URL
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import fault_settings
 from tests.support.eventually import eventually
+from tests.support.serving import open_api
 from tests.support.workshop import open_workshop
 
-from app.main import create_app
 from app.outbound.postgres.database import make_engine
 
 SUBMISSION = {"action": "echo", "params": {"message": "x"}}
@@ -30,8 +30,7 @@ async def client(cluster_database: URL) -> AsyncIterator[httpx2.AsyncClient]:
         async def echo(message: str) -> str:
             return message
 
-        app = create_app(settings, workshop.queue, workshop.action)
-        async with app.router.lifespan_context(app):
+        async with open_api(workshop, settings) as app:
             transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
             async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
                 yield client

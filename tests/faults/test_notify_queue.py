@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 import httpx2
 from tests.faults.cluster import Cluster
 from tests.faults.trial import Trial, patiently
-
-from app.main import create_app
+from tests.support.serving import open_api
 
 STORED = """
 SELECT (SELECT count(*) FROM action_runs) + (SELECT count(*) FROM procrastinate_jobs)
@@ -20,8 +19,7 @@ SELECT (SELECT count(*) FROM action_runs) + (SELECT count(*) FROM procrastinate_
 @contextlib.asynccontextmanager
 async def api_of(trial: Trial) -> AsyncIterator[httpx2.AsyncClient]:
     workshop = trial.workshop
-    app = create_app(workshop.settings, workshop.queue, workshop.action)
-    async with app.router.lifespan_context(app):
+    async with open_api(workshop) as app:
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as api:
             yield api

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import httpx2
 import pytest
+from tests.support.serving import open_api
 from tests.support.workshop import Workshop
-
-from app.main import create_app
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +58,7 @@ async def test_a_secret_that_is_sent_is_always_checked(api: httpx2.AsyncClient, 
 async def test_while_it_is_open_only_this_machine_is_served_and_no_name_that_was_made_to_lead_here(
     workshop: Workshop, client: str, host: str, status: int
 ) -> None:
-    app = create_app(workshop.settings, workshop.queue, workshop.action)
-    async with app.router.lifespan_context(app):
+    async with open_api(workshop) as app:
         transport = httpx2.ASGITransport(app=app, client=(client, 5000))
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as sender:
             assert (await sender.get("/actions", headers={"host": host})).status_code == status

@@ -6,18 +6,15 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from fastapi import FastAPI
 from tests.support import callers
 from tests.support.callers import Caller, bearer, guarded, secret, token
+from tests.support.serving import open_api
 from tests.support.workshop import Workshop
-
-from app.main import create_app
 
 
 @contextlib.asynccontextmanager
 async def serving(workshop: Workshop, **settings: object) -> AsyncIterator[Caller]:
-    app: FastAPI = create_app(guarded(workshop.settings, **settings), workshop.queue, workshop.action)
-    async with app.router.lifespan_context(app):
+    async with open_api(workshop, guarded(workshop.settings, **settings)) as app:
         yield Caller(app)
 
 

@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from tests.support.callers import Caller, bearer, guarded, token
+from tests.support.serving import open_api
 from tests.support.workshop import Workshop
 
-from app.main import create_app
 from app.outbound.storage.interface import Storage
 
 
 @pytest.fixture
 async def app(workshop: Workshop, tmp_path: Path) -> AsyncIterator[FastAPI]:
-    app = create_app(guarded(workshop.settings, data_dir=tmp_path), workshop.queue, workshop.action)
-    async with app.router.lifespan_context(app):
+    async with open_api(workshop, guarded(workshop.settings, data_dir=tmp_path)) as app:
         yield app
 
 
@@ -125,7 +124,6 @@ async def test_an_upload_without_an_end_is_left_when_it_is_too_large(app: FastAP
 
 async def test_a_storage_that_cannot_take_it_is_503_and_says_why(workshop: Workshop, tmp_path: Path) -> None:
     (tmp_path / "files").write_text("not a folder")
-    app = create_app(guarded(workshop.settings, data_dir=tmp_path), workshop.queue, workshop.action)
-    async with app.router.lifespan_context(app):
+    async with open_api(workshop, guarded(workshop.settings, data_dir=tmp_path)) as app:
         answer = await Caller(app)("POST", "/files", bearer(token("ada")), content=b"x")
     assert (answer.status_code, answer.json()["type"]) == (503, "/problems/storage-unavailable")

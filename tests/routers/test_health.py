@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 from sqlalchemy import URL
+from tests.support.serving import open_api
 from tests.support.workshop import Workshop, open_workshop
 
 from app.config import Settings
@@ -124,8 +125,7 @@ async def served(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
         async def echo(message: str) -> str:
             return message
 
-        app = create_app(settings, workshop.queue, workshop.action)
-        async with app.router.lifespan_context(app):
+        async with open_api(workshop, settings) as app:
             transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
             async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
                 yield client

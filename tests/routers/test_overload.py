@@ -8,19 +8,17 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import httpx2
 import pytest
-from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.serving import open_api
 from tests.support.workshop import Workshop
 
-from app.main import create_app
-from app.routers.dependencies import Services
+from app.routers.services import Services
 from app.runs.events import follow
 
 
 @contextlib.asynccontextmanager
 async def serving(workshop: Workshop, **settings: object) -> AsyncGenerator[tuple[httpx2.AsyncClient, Services]]:
-    app: FastAPI = create_app(workshop.settings.model_copy(update=settings), workshop.queue, workshop.action)
-    async with app.router.lifespan_context(app):
+    async with open_api(workshop, workshop.settings.model_copy(update=settings)) as app:
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             yield client, app.state.services

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from fastapi import FastAPI
 from tests.support.callers import Caller, bearer, guarded, token
+from tests.support.serving import open_api
 from tests.support.workshop import Workshop
 
 from app.access.principal import LOCAL, Principal, Scope
 from app.access.streams import Streams
 from app.errors import QuotaExceeded
-from app.main import create_app
 
 ECHO = {"action": "echo", "params": {"message": "x"}}
 ADA = Principal("jwt:ada", "ada", frozenset({Scope.READ}))
@@ -24,8 +23,7 @@ def echo(workshop: Workshop) -> None:
 
 
 async def test_who_has_too_much_waiting_is_told_and_others_go_on(workshop: Workshop) -> None:
-    app = create_app(guarded(workshop.settings, max_queued_runs=2), workshop.queue, workshop.action)
-    async with app.router.lifespan_context(app):
+    async with open_api(workshop, guarded(workshop.settings, max_queued_runs=2)) as app:
         call = Caller(app)
         answers = [await call("POST", "/runs", bearer(token("ada")), json=ECHO) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [202, 202, 429]
@@ -56,8 +54,7 @@ def test_a_stream_is_counted_while_it_is_open_and_by_principal() -> None:
 
 
 async def test_a_stream_too_many_is_429_before_it_begins_and_one_that_ended_makes_room(workshop: Workshop) -> None:
-    app: FastAPI = create_app(guarded(workshop.settings, max_streams=1), workshop.queue, workshop.action)
-    async with app.router.lifespan_context(app):
+    async with open_api(workshop, guarded(workshop.settings, max_streams=1)) as app:
         call, streams = Caller(app), app.state.services.streams
         run = (await call("POST", "/runs", bearer(token("ada")), json=ECHO)).json()
         await workshop.drain()

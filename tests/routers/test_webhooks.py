@@ -7,10 +7,10 @@ import dataclasses
 import httpx2
 import pytest
 from fastapi import Request
+from tests.support.serving import open_api
 from tests.support.workshop import Workshop
 
 from app.access.principal import EVERYTHING, SECRET, Principal
-from app.main import create_app
 from app.routers import security
 
 URL = "http://127.0.0.1:9/hooks"
@@ -143,8 +143,7 @@ async def test_a_url_that_may_not_be_sent_to_is_refused_where_it_is_given(api: h
 )
 async def test_in_production_only_https_to_public_addresses_is_allowed(workshop: Workshop, url: str) -> None:
     settings = workshop.settings.model_copy(update={"environment": "production"})
-    app = create_app(settings, workshop.queue, workshop.action)
-    async with app.router.lifespan_context(app):
+    async with open_api(workshop, settings) as app:
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as api:
             assert (await api.post("/webhooks", json={"url": url})).status_code == 422

@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from tests.support import callers
 from tests.support.callers import Caller, bearer, guarded, token
+from tests.support.serving import open_api
 from tests.support.workshop import Workshop
 
 from app.access import keys
@@ -116,8 +117,7 @@ async def app(workshop: Workshop) -> AsyncIterator[FastAPI]:
     @workshop.action("generate_adventure_entry")
     async def generate(adventure_id: str, entry_id: str, user_id: str | None) -> None: ...
 
-    app = create_app(guarded(workshop.settings), workshop.queue, workshop.action)
-    async with app.router.lifespan_context(app):
+    async with open_api(workshop, guarded(workshop.settings)) as app:
         yield app
 
 
@@ -173,7 +173,8 @@ def test_every_route_asks_who_calls_or_is_open_on_purpose(app: FastAPI) -> None:
     assert {context.path for context in iter_route_contexts(app.routes)} >= OPEN
 
 
-def test_a_route_that_asks_nobody_is_found(app: FastAPI) -> None:
+def test_a_route_that_asks_nobody_is_found(workshop: Workshop) -> None:
+    app = create_app(workshop.settings, workshop.queue, workshop.action)
     router = APIRouter(route_class=StrictRoute)
     router.add_api_route("/forgotten", lambda: None, methods=["POST"])
     app.include_router(router)

@@ -14,6 +14,7 @@ from app.outbound.anthropic.client import AnthropicClient, open_anthropic_client
 from app.outbound.deepl import stub as deepl_stub
 from app.outbound.deepl.client import DeepLClient, open_deepl_client
 from app.outbound.embeddings.client import Embeddings
+from app.outbound.feeds import stub as feeds_stub
 from app.outbound.gemini import stub as gemini_stub
 from app.outbound.gemini.client import GeminiClient, open_gemini_client
 from app.outbound.google_sheets import stub as google_sheets_stub
@@ -31,6 +32,7 @@ from app.outbound.webhooks.client import WebhookClient, open_webhook_client
 STUBS: dict[str, ASGIApp] = {
     "anthropic": anthropic_stub.stub,
     "deepl": deepl_stub.stub,
+    "feeds": feeds_stub.stub,
     "gemini": gemini_stub.stub,
     "google_sheets": google_sheets_stub.stub,
 }
@@ -62,12 +64,13 @@ async def open_clients(settings: Settings) -> AsyncGenerator[Clients]:
     """Open every client, and close them when the worker ends."""
     production = settings.environment == "production"
     stubs = Stubs(STUBS, served_at=settings.stubs_url)
+    played = {feeds_stub.HOST: lambda: stubs.url("feeds")} if settings.stubs(None) else None
     async with (
         contextlib.aclosing(stubs),
         open_anthropic_client(settings, stubs) as anthropic,
         open_deepl_client(settings, stubs) as deepl,
         open_gemini_client(settings, stubs) as gemini,
-        open_web_client(allow_private=not production) as web,
+        open_web_client(allow_private=not production, played=played) as web,
         open_webhook_client(production=production, timeout=settings.webhook_timeout_seconds) as webhooks,
         open_storage(settings) as storage,
     ):

@@ -35,8 +35,9 @@ from app.routers.adventure_schemas import (
     DecisionCreate,
     EntryRead,
 )
-from app.routers.dependencies import Services, ServicesDep
+from app.routers.dependencies import ServicesDep
 from app.routers.security import Reads, Writes
+from app.routers.services import Services
 from app.routers.strict import StrictRoute
 from app.runs.schemas import RunCreate
 from app.runs.service import Origin, submit_within

@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from app.access.principal import Scope
 from app.control.pulse import Topic
 from app.errors import Forbidden, InvalidEventId, InvalidInput, QuotaExceeded, RunNotFound, Unauthorized
-from app.routers.dependencies import Services, ServicesDep
+from app.routers.dependencies import ServicesDep
 from app.routers.problems import NothingMore
 from app.routers.runs import RunId
 from app.routers.security import ONE_STREAM, Reads
+from app.routers.services import Services
 from app.routers.streams import (
     BEGINNING,
     LARGE,

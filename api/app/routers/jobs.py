@@ -11,12 +11,13 @@ from pydantic import WrapValidator
 
 from app.errors import Forbidden, InvalidCursor, InvalidInput, RunNotFound, Unauthorized
 from app.routers import payload_jobs, sleep_jobs
-from app.routers.dependencies import Services, ServicesDep
+from app.routers.dependencies import ServicesDep
 from app.routers.doors import params_at, say_more
 from app.routers.headers import IDEMPOTENCY_KEY, PREFER
 from app.routers.payload_jobs import PayloadJobAccepted, PayloadJobCreate, PayloadJobRead
 from app.routers.runs import SUBMISSION_PROBLEMS, accept, submit
 from app.routers.security import Principal, Reads, Writes
+from app.routers.services import Services
 from app.routers.sleep_jobs import SleepJobCreate, SleepJobRead
 from app.routers.strict import StrictRoute
 from app.runs import service

@@ -32,7 +32,7 @@ from app.errors import (
 )
 from app.observability.tracing import carried_trace
 from app.routers.audited import will_submit
-from app.routers.dependencies import Services, ServicesDep
+from app.routers.dependencies import ServicesDep
 from app.routers.headers import (
     IDEMPOTENCY_KEY,
     PREFER,
@@ -45,6 +45,7 @@ from app.routers.headers import (
     when_to_look_again,
 )
 from app.routers.security import Principal, Reads, Writes
+from app.routers.services import Services
 from app.routers.strict import StrictRoute
 from app.runs import service
 from app.runs.events import wait_for

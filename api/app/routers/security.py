@@ -19,7 +19,8 @@ from app.access.gate import CREDENTIALS, SECRET_HEADER
 from app.access.principal import LOCAL, Principal, Scope
 from app.config import Settings
 from app.errors import Forbidden, TooManyRequests, Unauthorized
-from app.routers.dependencies import Services, ServicesDep
+from app.routers.dependencies import ServicesDep
+from app.routers.services import Services
 
 PRINCIPAL = "runledger.principal"
 _STANDING = "runledger.standing"

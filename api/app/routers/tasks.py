@@ -11,12 +11,13 @@ from fastapi_rfc9457.server import problems
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from app.errors import Forbidden, InvalidEventId, QuotaExceeded, RunNotFound, Unauthorized
-from app.routers.dependencies import Services, ServicesDep
+from app.routers.dependencies import ServicesDep
 from app.routers.doors import params_at, say_more, vocabulary
 from app.routers.events import begin
 from app.routers.headers import IDEMPOTENCY_KEY, PREFER
 from app.routers.runs import SUBMISSION_PROBLEMS, accept
 from app.routers.security import ONE_STREAM, Reads, Writes
+from app.routers.services import Services
 from app.routers.streams import BEGINNING, STREAM, EventStream
 from app.routers.strict import StrictRoute
 from app.runs import service

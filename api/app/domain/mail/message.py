@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from app.config import ADDRESS
 from app.domain.journal import Journal
 from app.errors import Rejected
 from app.outbound.smtp.interface import Mailer
@@ -23,7 +24,7 @@ _POLICY = SMTP.clone(cte_type="7bit")
 
 Address = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?$"),
+    StringConstraints(pattern=ADDRESS),
     Field(max_length=254),
 ]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f\u0085\u2028\u2029]*$")]

@@ -10,12 +10,9 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import contextlib
-import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
@@ -31,6 +28,8 @@ from app.outbound.pace import Pace
 from app.outbound.patience import retry_after
 from app.outbound.web.guard import MAX_URL_LENGTH, GuardedNetwork, GuardedTransport, web_policy
 from app.outbound.web.hosts import Hosts
+from app.outbound.web.page import Page, Validators, conditions, content_type, read_page
+from app.outbound.web.played import PlayedHost
 from app.outbound.web.robots import Robots
 
 USER_AGENT = "Runledger/0.1"
@@ -41,32 +40,9 @@ CONNECT_SECONDS = 5.0
 MAX_BYTES = 5 * 1024 * 1024
 MAX_ROBOTS_BYTES = 512 * 1024
 MAX_REDIRECTS = 5
+NOT_MODIFIED = 304
 LATER = frozenset({408, 425, 429})
 """The statuses below 500 that say: the same request may succeed later."""
-
-CHARSET = re.compile(rb"""<meta[^>]+charset=["']?([\w-]+)""", re.IGNORECASE)
-# Python's other codecs are not encodings of pages, and some ("punycode") take the square of the time.
-PAGE_CODEC = re.compile(r"utf-(8|16)|ascii|iso8859|cp\d|koi8|gb|big5|euc|shift_jis|iso2022|mac")
-
-
-@dataclass(frozen=True)
-class Page:
-    """What came back, with a status of 2xx."""
-
-    url: str
-    """Where it was in the end, after redirects."""
-    status: int
-    content_type: str
-    """In lower case, without parameters."""
-    encoding: str
-    """A Python codec: what the header says, or the document's first kilobyte, or else UTF-8."""
-    body: bytes
-    """After decompression."""
-
-    @property
-    def text(self) -> str:
-        """The body, with U+FFFD for what is not text in that encoding."""
-        return self.body.decode(self.encoding, "replace")
 
 
 class WebClient:
@@ -100,9 +76,26 @@ class WebClient:
                 too many bytes, or another content type.
         """
         async with self._get(url, accept, timeout) as response:
-            _expect_success(response, self._now())
-            _expect_type(response, accept)
-            return await _read_page(response, max_bytes)
+            return await self._expect_page(response, accept, max_bytes)
+
+    async def fetch_if_changed(
+        self,
+        url: str,
+        known: Validators | None,
+        *,
+        accept: tuple[str, ...] = HTML,
+        max_bytes: int = MAX_BYTES,
+        timeout: float = MAX_SECONDS,
+    ) -> Page | None:
+        """What `fetch` does; `None` if the server says that it is still the page that `known` came with.
+
+        Raises:
+            Unavailable, RateLimited, Rejected: as `fetch` does.
+        """
+        async with self._get(url, accept, timeout, known) as response:
+            if response.status_code == NOT_MODIFIED and conditions(known, response.url):
+                return None
+            return await self._expect_page(response, accept, max_bytes)
 
     async def check_robots(self, url: str) -> None:
         """Return if the site's robots.txt allows us to fetch `url`.
@@ -130,14 +123,22 @@ class WebClient:
             if response.is_client_error and response.status_code not in LATER:
                 return ""
             _expect_success(response, self._now())
-            return (await _read_page(response, MAX_ROBOTS_BYTES)).text
+            return (await read_page(response, MAX_ROBOTS_BYTES)).text
+
+    async def _expect_page(self, response: httpx2.Response, accept: tuple[str, ...], max_bytes: int) -> Page:
+        _expect_success(response, self._now())
+        _expect_type(response, accept)
+        return await read_page(response, max_bytes)
 
     @contextlib.asynccontextmanager
-    async def _get(self, url: str, accept: tuple[str, ...], timeout: float) -> AsyncGenerator[httpx2.Response]:
+    async def _get(
+        self, url: str, accept: tuple[str, ...], timeout: float, known: Validators | None = None
+    ) -> AsyncGenerator[httpx2.Response]:
         """The headers of the last answer in a chain of redirects; its body can still be streamed."""
         target, deadline = self._checked(url), asyncio.get_running_loop().time() + timeout
         for _ in range(1 + MAX_REDIRECTS):
-            async with self._ask(target, accept, deadline) as response:
+            headers = {"Accept": ", ".join(accept), **conditions(known, target)}
+            async with self._ask(target, headers, deadline) as response:
                 if not response.has_redirect_location:
                     yield response
                     return
@@ -146,7 +147,7 @@ class WebClient:
 
     @contextlib.asynccontextmanager
     async def _ask(
-        self, target: httpx2.URL, accept: tuple[str, ...], deadline: float
+        self, target: httpx2.URL, headers: dict[str, str], deadline: float
     ) -> AsyncGenerator[httpx2.Response]:
         with (
             self._hosts.asking(target.netloc.decode("ascii")),
@@ -154,8 +155,7 @@ class WebClient:
             tracing.requesting("GET", target.host) as trace,
         ):
             async with asyncio.timeout_at(deadline):
-                headers = {"Accept": ", ".join(accept), **trace}
-                async with self._http.stream("GET", target, headers=headers) as response:
+                async with self._http.stream("GET", target, headers=headers | trace) as response:
                     yield response
 
     def _checked(self, url: str, base: httpx2.URL | None = None) -> httpx2.URL:
@@ -177,42 +177,25 @@ class WebClient:
 async def open_web_client(
     *,
     allow_private: bool,
+    played: Mapping[str, Callable[[], str]] | None = None,
     transport: httpx2.AsyncBaseTransport | None = None,
     now: Callable[[], float] = time.time,
 ) -> AsyncGenerator[WebClient]:
     """Open a client of the public web; `allow_private` adds loopback and private addresses, and any port.
 
-    `transport` stands in for the network. `now` is seconds since 1970: it dates `Retry-After` and robots.txt.
+    `played` says of hosts that stubs play where those answer. `transport` stands in for the network. `now` is seconds
+    since 1970: it dates `Retry-After` and robots.txt.
     """
     policy = web_policy(allow_private=allow_private)
     async with httpx2.AsyncClient(
         transport=transport or GuardedTransport(GuardedNetwork(policy)),
+        mounts={f"all://{host}": PlayedHost(stub) for host, stub in (played or {}).items()},
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip, deflate"},
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
         trust_env=False,
     ) as http:
         yield WebClient(http, policy, now)
-
-
-class _CappedStream(httpx2.AsyncByteStream):
-    """A body as it comes over the wire: what decompresses to nothing must not go on for ever either."""
-
-    def __init__(self, response: httpx2.Response, max_bytes: int) -> None:
-        assert isinstance(response.stream, httpx2.AsyncByteStream)
-        self._stream = response.stream
-        self._host = response.url.host
-        self._max_bytes = max_bytes
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        received = 0
-        async for chunk in self._stream:
-            received += len(chunk)
-            _expect_size(received, self._max_bytes, self._host)
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 @contextlib.contextmanager
@@ -244,53 +227,9 @@ def _expect_success(response: httpx2.Response, now: float) -> None:
 
 
 def _expect_type(response: httpx2.Response, accept: tuple[str, ...]) -> None:
-    sent = _content_type(response)
+    sent = content_type(response)
     if sent not in accept:
         wanted = " or ".join(accept)
         raise Rejected(
-            f"{response.url.host} answered with {sent or 'no content type'}, not {wanted}. Give the URL of a page."
+            f"{response.url.host} answered with {sent or 'no content type'}, not {wanted}. Give another URL."
         )
-
-
-def _content_type(response: httpx2.Response) -> str:
-    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-
-async def _read_page(response: httpx2.Response, max_bytes: int) -> Page:
-    body = await _read_body(response, max_bytes)
-    return Page(
-        url=str(response.url),
-        status=response.status_code,
-        content_type=_content_type(response),
-        encoding=_encoding(response.charset_encoding, body),
-        body=body,
-    )
-
-
-async def _read_body(response: httpx2.Response, max_bytes: int) -> bytes:
-    host = response.url.host
-    # What is compressed twice may grow a million times before the first byte can be counted.
-    if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", "gzip", "deflate"):
-        raise Rejected(f"{host} compressed its answer in a way that was not asked for. Give another URL.")
-    response.stream = _CappedStream(response, max_bytes)
-    body = bytearray()
-    async with contextlib.aclosing(response.aiter_bytes()) as chunks:
-        async for chunk in chunks:
-            body += chunk
-            _expect_size(len(body), max_bytes, host)
-    return bytes(body)
-
-
-def _expect_size(size: int, max_bytes: int, host: str) -> None:
-    if size > max_bytes:
-        raise Rejected(f"{host} answered with more than {max_bytes:,} bytes. Give the URL of a smaller page.")
-
-
-def _encoding(header: str | None, body: bytes) -> str:
-    declared = CHARSET.search(body[:1024])
-    label = header or (declared[1].decode() if declared else "utf-8")
-    try:
-        codec = codecs.lookup(label).name
-    except (LookupError, ValueError):
-        return "utf-8"
-    return codec if PAGE_CODEC.match(codec) else "utf-8"
