@@ -13,8 +13,9 @@ import httpx2
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.acceptance.test_adventures import PASS_A_GATE, services_process
+from tests.acceptance.test_adventures import services_process
 from tests.support.eventually import eventually
+from tests.support.gates import before_step, gate
 from tests.support.mailbox import Mailbox, mailbox
 from tests.support.news import NewsSite, news_site
 from tests.support.processes import api_process, worker_process
@@ -24,7 +25,6 @@ from runledger_client import Client
 
 ACTION = "generate_nightly_news_digest"
 NIGHT = datetime(2026, 11, 24, 2, tzinfo=UTC)
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,12 @@ async def stage(settings: Settings, engine: AsyncEngine, tmp_path: Path) -> Asyn
 
 @pytest.mark.parametrize("step", ["news", "store"])
 async def test_a_worker_killed_before_a_step_is_stored_reads_summarises_and_mails_once(stage: Stage, step: str) -> None:
-    async with stage.engine.begin() as connection:
-        for statement in PASS_A_GATE:
-            await connection.exec_driver_sql(statement)
     run = await stage.submit(NIGHT)
-    async with stage.engine.connect() as gate:
-        await gate.execute(text("SELECT pg_advisory_lock(hashtext(:step))"), {"step": step})
+    async with gate(stage.engine, before_step(step)) as reached:
         with stage.worker() as first:
-            await eventually(lambda: stage.value(WAITING), within=60)
+            await reached()
             first.kill()
             first.wait()
-        await stage.value(WAITING.replace("count(*)", "pg_terminate_backend(pid)"))
-        await gate.execute(text("SELECT pg_advisory_unlock_all()"))
     with stage.worker():
         digest = await stage.result(run)
         assert (await stage.client.get(run)).attempt == 2
