@@ -107,7 +107,7 @@ class Client:
 
     async def cancel(self, run_id: str) -> Run:
         """Cancel a run: at once if it waits, else as soon as its worker has heard."""
-        return Run.model_validate(await self._requests.ask("POST", f"{_path(run_id)}/cancel", repeatable=False))
+        return Run.model_validate(await self._requests.ask("POST", f"{_path(run_id)}/cancel", repeatable=True))
 
     async def retry(self, run_id: str) -> Run:
         """Give a run that failed or was cancelled another attempt."""

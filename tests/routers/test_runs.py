@@ -215,8 +215,9 @@ async def test_a_bad_parameter_is_422_and_named(api: httpx2.AsyncClient, query: 
 
 async def test_a_waiting_run_is_cancelled_at_once(api: httpx2.AsyncClient, workshop: Workshop) -> None:
     run = (await api.post("/runs", json={"action": "echo", "params": {"message": "x"}})).json()
-    answer = await api.post(f"/runs/{run['id']}/cancel")
-    assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+    for _ in range(2):
+        answer = await api.post(f"/runs/{run['id']}/cancel")
+        assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
     await workshop.drain()
     assert (await workshop.get(run["id"])).state == "cancelled"
 

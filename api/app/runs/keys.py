@@ -16,6 +16,16 @@ Key = tuple[str, str]
 """A principal and the idempotency key it sent."""
 
 
+async def try_lock_key(connection: AsyncConnection, key: Key) -> bool:
+    """Keep everybody else who asks for this key from having it until this transaction ends.
+
+    Returns:
+        Whether nobody else has it.
+    """
+    statement = text("SELECT pg_try_advisory_xact_lock(hashtextextended('runledger.key:' || :key, 0))")
+    return (await connection.execute(statement, {"key": " ".join(key)})).scalar_one()
+
+
 async def list_originals(connection: AsyncConnection, keys: list[Key]) -> dict[Key, RunRow]:
     """The runs that were submitted under these keys, each with the fingerprint of what was `sent`."""
     statement = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi_rfc9457 import Problem
 from procrastinate import exceptions
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.engine.connector import translated_errors
@@ -18,6 +18,7 @@ from app.engine.manager import JobManager
 from app.errors import (
     AlreadyQueued,
     Fault,
+    IdempotencyInFlight,
     InvalidCursor,
     InvalidInput,
     Refused,
@@ -34,7 +35,7 @@ from app.runs.problems import faults
 from app.runs.queries import NewRun
 from app.runs.schemas import RUN_ID, BatchItem, RunCreate, RunPage, RunRead, RunReplay, Unique, read_run
 from app.runs.state import RunState
-from app.runs.stored import Found, Stored
+from app.runs.stored import IN_FLIGHT, Found, Stored, replayed
 
 PRUNE_BATCH = 500
 _UNKNOWN_WEBHOOK = Fault(
@@ -61,6 +62,8 @@ class Origin:
     actor: str | None = None
     route: str | None = None
     webhooks: frozenset[str] = frozenset()
+    sent: BaseModel | None = None
+    """What came with the key, if that was not the request itself."""
 
 
 HERE = Origin()
@@ -118,9 +121,26 @@ async def submit_within(
 
     Raises:
         InvalidInput: the params do not fit the action's input.
+        IdempotencyInFlight: another request with the key is being stored.
         QuotaExceeded: too many runs of this owner wait.
     """
     return read_run((await intake.store_within(connection, _prepared(action, request, origin))).run)
+
+
+async def submitted_before(connection: AsyncConnection, origin: Origin) -> str | None:
+    """The run of `submit_within`, if the request was sent before; if not, nobody else sends it at the same time.
+
+    Raises:
+        IdempotencyKeyReused: the key was sent with something else.
+        IdempotencyInFlight: the first request with the key is being stored.
+    """
+    if origin.key is None or origin.sent is None:
+        return None
+    place = (origin.key.principal, origin.key.key)
+    if not await keys.try_lock_key(connection, place):
+        raise IdempotencyInFlight(detail=IN_FLIGHT)
+    original = (await keys.list_originals(connection, [place])).get(place)
+    return None if original is None else replayed(origin.key.stamp(origin.sent), original).run["id"]
 
 
 async def submit_all(
@@ -216,18 +236,18 @@ async def cancel(engine: AsyncEngine, manager: JobManager, run_id: str, *, owner
     """Cancel a run that waits, or ask the worker of one that runs to stop it.
 
     Returns:
-        The run: `cancelled`, or still `running` until its worker has heard.
+        The run: `cancelled`, now or before, or still `running` until its worker has heard.
 
     Raises:
         RunNotFound: there is none with that id.
-        RunFinal: it has ended.
+        RunFinal: it has succeeded or failed.
     """
     row = await _row(engine, run_id, owner)
     async with engine.begin() as connection:
         asked = await manager.cancel_job_by_id_async(row.job_id, abort=True, connection=connection)
     run = await get(engine, run_id)
-    if not asked:
-        raise RunFinal(detail=f"The run has already {_ended(run.state)}.", state=run.state)
+    if not asked and run.state is not RunState.CANCELLED:
+        raise RunFinal(detail=f"The run has already {run.state}.", state=run.state)
     return run
 
 
@@ -328,11 +348,7 @@ def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
         "actor": origin.actor,
         "route": origin.route,
     }
-    return run if origin.key is None else run | origin.key.stamp(request)
-
-
-def _ended(state: RunState) -> str:
-    return "been cancelled" if state is RunState.CANCELLED else str(state)
+    return run if origin.key is None else run | origin.key.stamp(origin.sent or request)
 
 
 def _encode(job_id: int) -> str:
