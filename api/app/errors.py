@@ -189,6 +189,8 @@ class AlreadyQueued(Refused):
 
     title = "Already queued"
     status = 409
+    run_id: str | None = None
+    """The run that waits, where the caller may see it."""
 
 
 class WebhookNotFound(Refused):

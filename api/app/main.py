@@ -51,6 +51,12 @@ from app.runs.intake import Intake
 from app.runs.lookout import Lookout
 from app.tasks import action, procrastinate_app
 
+# Routes are tried in this order: first what is asked for most.
+DOORS = (
+    runs, events, changes, health, why, queues, workers, schedules, dead_letters, actions, jobs, tasks, adventures,
+    webhooks, files, audit,
+)  # fmt: skip
+
 DESCRIPTION = """
 Submit an action, get a run id in milliseconds, watch the run to its end.
 
@@ -73,34 +79,8 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        async with queue.open_async(), open_storage(settings) as storage:
-            # Its own: who asks does not wait for a connection for as long as a worker would.
-            engine = make_engine(settings, pool_timeout=settings.pool_timeout_seconds)
-            intake = Intake(engine, timeout=settings.db_timeout_seconds, max_queued=settings.max_queued_runs)
-            stopping = asyncio.Event()
-            lookout = Lookout(engine, timeout=settings.db_timeout_seconds, stopping=stopping)
-            gate, streams = Gate(settings, engine), Streams(settings.max_streams)
-            app.state.services = Services(
-                settings,
-                engine,
-                queue.job_manager,
-                catalogue,
-                intake,
-                lookout,
-                Pulse(engine, lease=settings.lease_seconds),
-                gate,
-                streams,
-                stopping,
-                queue.schedules,
-                storage,
-            )
-            with streams_end_on_signal(stopping):
-                watching = asyncio.create_task(lookout.run())
-                yield
-                stopping.set()
-                await watching
-            await intake.aclose()
-            await engine.dispose()
+        async with open_services(settings, queue, catalogue) as app.state.services:
+            yield
 
     app = FastAPIOffline(
         title="Runledger",
@@ -113,24 +93,45 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=contract.operation_id,
     )
-    # Routes are tried in this order: first what is asked for most.
-    app.include_router(runs.router)
-    app.include_router(events.router)
-    app.include_router(changes.router)
-    app.include_router(health.router)
-    for control in (why, queues, workers, schedules, dead_letters):
-        app.include_router(control.router)
+    for door in DOORS:
+        app.include_router(door.router)
     install_problem_handlers(app)
     app.add_middleware(AllowedHosts, names=settings.hosts)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
-    for door in (actions, jobs, tasks, adventures):
-        app.include_router(door.router)
-    app.include_router(webhooks.router)
-    app.include_router(files.router)
-    app.include_router(audit.router)
     document_credentials(app)
     contract.publish(app)
     return app
+
+
+@contextlib.asynccontextmanager
+async def open_services(settings: Settings, queue: App, catalogue: Actions) -> AsyncGenerator[Services]:
+    """What every request finds, for as long as the API runs; when it is told to stop, open streams end first."""
+    async with queue.open_async(), open_storage(settings) as storage:
+        # Its own: who asks does not wait for a connection for as long as a worker would.
+        engine = make_engine(settings, pool_timeout=settings.pool_timeout_seconds)
+        intake = Intake(engine, timeout=settings.db_timeout_seconds, max_queued=settings.max_queued_runs)
+        stopping = asyncio.Event()
+        lookout = Lookout(engine, timeout=settings.db_timeout_seconds, stopping=stopping)
+        with streams_end_on_signal(stopping):
+            watching = asyncio.create_task(lookout.run())
+            yield Services(
+                settings,
+                engine,
+                queue.job_manager,
+                catalogue,
+                intake,
+                lookout,
+                Pulse(engine, lease=settings.lease_seconds),
+                Gate(settings, engine),
+                Streams(settings.max_streams),
+                stopping,
+                queue.schedules,
+                storage,
+            )
+            stopping.set()
+            await watching
+        await intake.aclose()
+        await engine.dispose()
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -267,9 +267,11 @@ async def test_a_failed_run_can_be_retried_and_others_cannot(api: httpx2.AsyncCl
 
 async def test_a_second_run_of_a_queueing_lock_is_409(api: httpx2.AsyncClient) -> None:
     body = {"action": "fail", "queueing_lock": "one"}
-    assert (await api.post("/runs", json=body)).status_code == 202
+    first = await api.post("/runs", json=body)
+    assert first.status_code == 202
     answer = await api.post("/runs", json=body)
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/already-queued")
+    assert answer.json()["run_id"] == first.json()["id"]
 
 
 async def test_the_traceback_is_shown_to_those_who_ask(api: httpx2.AsyncClient, workshop: Workshop) -> None:

@@ -35,7 +35,7 @@ from app.engine.link import Link
 from app.engine.rescue import Rescue
 from app.errors import RunFinal, RunLost, RunNotFailed, RunWaits
 from app.outbound.postgres.database import make_engine
-from app.runs import service, signals
+from app.runs import service, signals, submission
 from app.runs.queries import Holder
 from app.runs.schemas import RunCreate, RunRead, RunReplay
 
@@ -140,7 +140,7 @@ class Ledger(RuleBasedStateMachine):
         before = self._get(run)
         again = self.bench.do(service.again(self.bench.workshop.engine, run.id, RunReplay()))
         action = self.bench.workshop.action["work"]
-        new = self.bench.do(service.accept(self.bench.workshop.intake, action, again.request, again.origin)).run
+        new = self.bench.do(submission.accept(self.bench.workshop.intake, action, again.request, again.origin)).run
         assert (new.replay_of, new.state, new.lock, new.attempt) == (run.id, "queued", run.lock, 0)
         assert self._get(run) == before
         return new

@@ -44,7 +44,7 @@ from app.routers.headers import IDEMPOTENCY_KEY, idempotency
 from app.routers.security import Principal, Reads, Writes
 from app.routers.strict import StrictRoute
 from app.runs.schemas import RunCreate
-from app.runs.service import Origin, submit_within, submitted_before
+from app.runs.submission import Origin, submit_within, submitted_before
 
 router = APIRouter(prefix="/adventures", tags=["adventures"], route_class=StrictRoute)
 

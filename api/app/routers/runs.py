@@ -46,13 +46,13 @@ from app.routers.headers import (
 )
 from app.routers.security import Principal, Reads, Writes
 from app.routers.strict import StrictRoute
-from app.runs import service
+from app.runs import service, submission
 from app.runs.events import wait_for
 from app.runs.problems import document
 from app.runs.schemas import BatchAccepted, BatchItem, RunBatch, RunCreate, RunPage, RunQuery, RunRead
-from app.runs.service import Accepted, Origin
 from app.runs.state import RunState
 from app.runs.stored import Found
+from app.runs.submission import Accepted, Origin
 from app.webhooks.service import nameable
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
@@ -123,7 +123,7 @@ async def submit_runs(body: RunBatch, services: ServicesDep, principal: Writes, 
     """
     named = {run["webhook"] for run in body.runs if isinstance(run, dict) and isinstance(run.get("webhook"), str)}
     source = await with_webhooks(origin(principal, request), services, named)
-    outcomes = await service.submit_all(services.intake, services.actions, body.runs, source)
+    outcomes = await submission.submit_all(services.intake, services.actions, body.runs, source)
     items = [each if isinstance(each, BatchItem) else BatchItem(error=document(each)) for each in outcomes]
     # A thousand of them are not checked a second time.
     return Response(BatchAccepted(items=items).model_dump_json(exclude_unset=True), 202, media_type="application/json")
@@ -239,7 +239,7 @@ async def submit(
         source = replace(source, owner=again.owner, webhooks=again.webhooks, replay_of=again.replay_of)
     elif body.webhook is not None:
         source = await with_webhooks(source, services, {body.webhook})
-    accepted = await service.accept(services.intake, action, body, source)
+    accepted = await submission.accept(services.intake, action, body, source)
     run = await _preferred(services, accepted.run, request, response)
     response.status_code = 200 if accepted.found is Found.EXISTING or _has_waited(response) else 202
     response.headers["Location"] = run.links.self

@@ -93,6 +93,14 @@ class Intake:
             return outcome
         raise outcome
 
+    async def queued_run(self, run: NewRun) -> str | None:
+        """The run that waits under this one's queueing lock, if it is of the same owner."""
+        if run["queueing_lock"] is None:
+            return None
+        with translated_errors():
+            async with autocommit(self._connector.engine).connect() as connection:
+                return await keys.get_queued_run(connection, queueing_lock=run["queueing_lock"], owner=run["owner"])
+
     async def store_within(self, connection: AsyncConnection, run: NewRun) -> Stored:
         """Store a run and its job as part of the caller's transaction: they are there when that commits.
 

@@ -96,6 +96,17 @@ async def cancel_waiting_job(connection: AsyncConnection, *, job_id: int) -> boo
     return (await connection.execute(statement, {"job_id": job_id})).rowcount == 1
 
 
+async def get_queued_run(connection: AsyncConnection, *, queueing_lock: str, owner: str | None) -> str | None:
+    """The run that waits under a queueing lock, if it is the owner's; `None`: anybody's."""
+    statement = text("""
+        SELECT run.id FROM procrastinate_jobs AS job JOIN action_runs AS run ON run.job_id = job.id
+         WHERE job.status = 'todo' AND job.queueing_lock = :queueing_lock
+           AND (CAST(:owner AS text) IS NULL OR run.owner = :owner)
+    """)
+    arguments = {"queueing_lock": queueing_lock, "owner": owner}
+    return (await connection.execute(statement, arguments)).scalar_one_or_none()
+
+
 async def set_error(connection: AsyncConnection, *, job_id: int, error: dict[str, Any]) -> None:
     """Say of a run that this transaction has ended why it did."""
     statement = text("UPDATE action_runs SET error = CAST(:error AS jsonb) WHERE job_id = :job_id")
