@@ -72,7 +72,7 @@ def test_every_error_is_a_problem_that_is_explained(operation: dict[str, Any]) -
         if status >= "400":
             where = f"{operation['operationId']} {status}"
             assert list(response.get("content", {})) == ["application/problem+json"], (
-                f"{where}: document it with responses=problems(…), of a class in app/errors.py."
+                f"{where}: document it with responses=problems(…), of a class in app/errors."
             )
             assert response["description"], f"{where}: give the problem's class a docstring."
 
