@@ -98,7 +98,7 @@ async def test_it_waits_for_children(api: httpx2.AsyncClient, workshop: Workshop
     await workshop.drain()
     [reason] = await why(api, run)
     assert (reason["code"], reason["until"]) == ("waits_for_children", None)
-    assert "waits for 2 children to end" in reason["message"]
+    assert "waits for 2 of its 3 children to end" in reason["message"]
     assert (await api.get(f"/runs/{run}")).json()["schedule_at"] is None
 
 

@@ -15,6 +15,7 @@ SELECT now() AS now, run.state, run.action, run.queue, run.attempt, run.error, r
        run.finished_at, job.scheduled_at AS due_at, coalesce(job.attempts, 0) AS attempts, job.lock,
        wait.signal, (SELECT count(*)::int FROM run_children
                       WHERE parent_id = wait.run_id AND is_awaited AND wait.signal IS NULL) AS awaited,
+       (SELECT count(*)::int FROM run_children WHERE parent_id = wait.run_id) AS children,
        CASE WHEN CAST(:owner AS text) IS NULL OR holder.owner = :owner THEN holder.id END AS holder_id,
        holder.since AS holder_since, coalesce(holder.is_held, false) AS is_held,
        pause.queue_name IS NOT NULL AS is_paused, pause.paused_by, pause.reason AS pause_reason, pause.resume_at,
