@@ -14,7 +14,7 @@ from app.routers.dependencies import ServicesDep
 from app.routers.doors import say_more, vocabulary
 from app.routers.headers import IDEMPOTENCY_KEY, PREFER
 from app.routers.runs import SUBMISSION_PROBLEMS, RunId, accept
-from app.routers.security import Reads, Writes
+from app.routers.security import Reads, Submits
 from app.routers.strict import StrictRoute
 from app.runs import service
 from app.runs.actions import Action
@@ -112,7 +112,7 @@ async def get_action(name: str, services: ServicesDep, _: Reads) -> ActionRead:
     responses={200: {"model": ActionRunAccepted, "description": "It ended while you waited."}} | SUBMISSION_PROBLEMS,
 )
 async def run_action(
-    body: ActionRunCreate, services: ServicesDep, principal: Writes, request: Request, response: Response
+    body: ActionRunCreate, services: ServicesDep, principal: Submits, request: Request, response: Response
 ) -> ActionRunAccepted:
     """Submit an action; poll `GET /actions/run/{run_id}` until its status is success, failed or cancelled."""
     run = await accept(services, RunCreate(action=body.action, params=body.params), principal, request, response)

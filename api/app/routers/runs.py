@@ -44,7 +44,7 @@ from app.routers.headers import (
     seconds_to_wait,
     when_to_look_again,
 )
-from app.routers.security import Principal, Reads, Writes
+from app.routers.security import Principal, Reads, Submits, Writes, check_may_submit
 from app.routers.strict import StrictRoute
 from app.runs import service, submission
 from app.runs.events import wait_for
@@ -92,7 +92,7 @@ class RunReadWithTraceback(RunRead):
     responses={200: {"model": RunRead, "description": "It ended while you waited, or a unique run was there."}}
     | SUBMISSION_PROBLEMS,
 )
-async def submit_run(body: RunCreate, principal: Writes, request: Request, response: Response) -> Response:
+async def submit_run(body: RunCreate, principal: Submits, request: Request, response: Response) -> Response:
     """Submit an action. The run is stored when the answer arrives; a worker performs it."""
     # What is asked for most is spared a dependency, and a second check of the answer.
     run = await accept(request.app.state.services, body, principal, request, response)
@@ -233,6 +233,7 @@ async def submit(
     Args:
         again: where a run came from that is submitted again.
     """
+    check_may_submit(principal, body.action)
     action = services.actions.named(body.action)
     source = origin(principal, request)
     if again is not None:

@@ -16,7 +16,7 @@ from app.routers.doors import params_at, say_more, vocabulary
 from app.routers.events import LastEventId, LastEventIdInQuery, begin, history
 from app.routers.headers import IDEMPOTENCY_KEY, PREFER
 from app.routers.runs import SUBMISSION_PROBLEMS, accept
-from app.routers.security import ONE_STREAM, Reads, Writes
+from app.routers.security import ONE_STREAM, Reads, Submits
 from app.routers.streams import STREAM, EventStream
 from app.routers.strict import StrictRoute
 from app.runs import service
@@ -81,7 +81,7 @@ class TaskRead(TaskUpdate):
     responses={200: {"model": TaskStatus, "description": "It ended while you waited."}} | SUBMISSION_PROBLEMS,
 )
 async def submit_task(
-    body: TaskCreate, services: ServicesDep, principal: Writes, request: Request, response: Response
+    body: TaskCreate, services: ServicesDep, principal: Submits, request: Request, response: Response
 ) -> TaskStatus:
     """Submit a task; then poll `GET /tasks/{task_id}`, or follow `GET /tasks/{task_id}/stream`."""
     with params_at("/payload"):
