@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_every_error_is_a_problem_that_is_explained(operation: dict[str, Any]) -
         if status >= "400":
             where = f"{operation['operationId']} {status}"
             assert list(response.get("content", {})) == ["application/problem+json"], (
-                f"{where}: document it with responses=problems(…), of a class in app/errors.py."
+                f"{where}: document it with responses=problems(…), of a class in app/errors."
             )
             assert response["description"], f"{where}: give the problem's class a docstring."
 
@@ -158,8 +159,29 @@ async def test_every_example_works_as_it_is(workshop: Workshop, tmp_path: Path) 
                     named = path.replace("{run_id}/signals", "{waiting_id}/signals").format_map(known)
                     answer = await client.request(method, named, json=known.named_in(example))
                     assert answer.is_success, (operation["operationId"], example, answer.text)
-                    undocumented = set(answer.headers) - documented_headers(operation, answer.status_code)
-                    assert not undocumented, f"{operation['operationId']}: add {undocumented} to HEADERS."
+                    assert undocumented_headers(operation, answer) == set(), operation["operationId"]
+
+
+async def test_what_is_read_has_the_headers_that_are_documented(api: httpx2.AsyncClient, workshop: Workshop) -> None:
+    @workshop.action()
+    async def echo() -> None: ...
+
+    run, _ = [(await api.post("/runs", json={"action": "echo"})).json()["id"] for _ in range(2)]
+    known = defaultdict(lambda: "echo", run_id=run, task_id=run, job_id=run)
+    for path, method, operation in operations(CONTRACT):
+        if method == "get" and not path.endswith(("/events", "/stream")):
+            answer = await api.get(path.format_map(known), headers={"prefer": "wait=0"}, params=PAGE.get(path))
+            assert undocumented_headers(operation, answer) == set(), operation["operationId"]
+
+
+@EVERY_OPERATION
+def test_what_takes_a_key_documents_how_it_says_that_it_was_sent_before(operation: dict[str, Any]) -> None:
+    name = operation["operationId"]
+    takes_key = any(each["name"] == "Idempotency-Key" for each in operation.get("parameters", []))
+    if takes_key and name != "submitRuns":  # of a batch, each run says it by its id
+        for status in {"200", "201", "202"} & set(operation["responses"]):
+            told = operation["responses"][status]["headers"]
+            assert "Idempotent-Replayed" in told, f"{name} {status}: add it to HEADERS in app/routers/contract.py."
 
 
 def examples(operation: dict[str, Any]) -> list[Any]:
@@ -203,12 +225,14 @@ class Known(dict[str, str]):
         raise AssertionError(f"Say in known_things (tests/test_openapi.py) what a path's {{{key}}} may be.")
 
 
+PAGE = {"/runs": {"limit": "1"}}
 USUAL = {"content-type", "content-length", "date", "connection"}
 
 
-def documented_headers(operation: dict[str, Any], status: int) -> set[str]:
-    response = operation["responses"].get(str(status), {})
-    return USUAL | {name.lower() for name in response.get("headers", {})}
+def undocumented_headers(operation: dict[str, Any], answer: httpx2.Response) -> set[str]:
+    """Those that are to be added to HEADERS in app/routers/contract.py."""
+    response = operation["responses"].get(str(answer.status_code), {})
+    return set(answer.headers) - USUAL - {name.lower() for name in response.get("headers", {})}
 
 
 def check(value: Any, schema: dict[str, Any], where: str) -> None:

@@ -41,7 +41,7 @@ END $$;
 """
 
 # Puts a held job back until what its run waits for has come, its attempt given back; if that has come, or somebody has
-# asked for it to stop, at once. The year 2999 is also named in app/runs/schemas.py.
+# asked for it to stop, at once. The year 2999 is also named in app/runs/schemas.
 PARK = """
 CREATE FUNCTION runledger_park_job_v1(held_job bigint, held_by bigint, attempts_made integer, keeps_queueing_lock boolean)
 RETURNS SETOF bigint LANGUAGE plpgsql AS $$

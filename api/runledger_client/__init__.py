@@ -13,7 +13,7 @@ It needs httpx2 and pydantic, and nothing of the app.
 
 from runledger_client.client import Client
 from runledger_client.errors import ClientError, NotRunledger, Refused, RunFailed, TryLater, Unreachable
-from runledger_client.models import Event, Fault, Page, Problem, Progress, Run
+from runledger_client.models import Event, Fault, Page, Problem, Progress, Reason, Run, Signal
 from runledger_client.requests import RunOptions
 
 __all__ = [
@@ -25,10 +25,12 @@ __all__ = [
     "Page",
     "Problem",
     "Progress",
+    "Reason",
     "Refused",
     "Run",
     "RunFailed",
     "RunOptions",
+    "Signal",
     "TryLater",
     "Unreachable",
 ]

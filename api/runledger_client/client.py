@@ -16,7 +16,7 @@ import httpx2
 from typing_extensions import Unpack
 
 from runledger_client.errors import RunFailed, TryLater, Unreachable
-from runledger_client.models import Event, Page, Run
+from runledger_client.models import Event, Page, Reason, Run, Signal
 from runledger_client.requests import TIMEOUT_SECONDS, Requests, RunOptions, pause, refusal
 
 SILENCE_SECONDS = 45.0
@@ -107,11 +107,21 @@ class Client:
 
     async def cancel(self, run_id: str) -> Run:
         """Cancel a run: at once if it waits, else as soon as its worker has heard."""
-        return Run.model_validate(await self._requests.ask("POST", f"{_path(run_id)}/cancel", repeatable=False))
+        return Run.model_validate(await self._requests.ask("POST", f"{_path(run_id)}/cancel", repeatable=True))
 
     async def retry(self, run_id: str) -> Run:
         """Give a run that failed or was cancelled another attempt."""
         return Run.model_validate(await self._requests.ask("POST", f"{_path(run_id)}/retry", repeatable=False))
+
+    async def signal(self, run_id: str, name: str, data: Any = None) -> Signal:
+        """Tell a run something that it waits for, or will wait for. The same may be told again."""
+        path = f"{_path(run_id)}/signals/{quote(name, safe='')}"
+        return Signal.model_validate(await self._requests.ask("POST", path, repeatable=True, json=data))
+
+    async def why(self, run_id: str) -> list[Reason]:
+        """Why a run is not running, the first cause first."""
+        answer = await self._requests.ask("GET", f"{_path(run_id)}/why", repeatable=True)
+        return [Reason.model_validate(reason) for reason in answer["reasons"]]
 
     async def actions(self) -> list[dict[str, Any]]:
         """What can be submitted: name, description, and the JSON Schemas of input and output."""

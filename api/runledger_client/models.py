@@ -84,6 +84,26 @@ class Run(_Sent):
         return self.state in ("succeeded", "failed", "cancelled")
 
 
+class Reason(_Sent):
+    """One reason why a run is not running."""
+
+    code: str
+    """A word for programs, such as `lock_held`."""
+    message: str
+    """A sentence for people."""
+    until: AwareDatetime | None
+    """When it ends, or about then, where that is known."""
+
+
+class Signal(_Sent):
+    """What a run was told."""
+
+    run_id: str
+    name: str
+    data: Any
+    created_at: AwareDatetime
+
+
 class Page(_Sent):
     """Runs, newest first."""
 

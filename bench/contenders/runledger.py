@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.engine.app import App
 from app.engine.connector import SQLAlchemyAsyncConnector
-from app.runs import service
+from app.runs import submission
 from app.runs.actions import Actions
 from app.runs.intake import Intake
 from app.runs.problems import describe
@@ -97,7 +97,7 @@ class Bench:
             await asyncio.sleep(0.02)
             if number == 20:
                 self.latencies.clear()
-            await service.submit(
+            await submission.submit(
                 intake, self.action["pick_up"], RunCreate(action="pick_up", params={"sent": time.time_ns()})
             )
             await asyncio.wait_for(self.picked_up.wait(), 60)

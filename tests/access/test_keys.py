@@ -131,8 +131,10 @@ def test_the_command_line_makes_lists_and_revokes_keys(alone: Terminal) -> None:
     assert ada["scopes"] == ["runs:read", "runs:write"]
     assert (bob["owner"], bob["scopes"], bob["is_valid"], bob["expires_at"]) == ("bob", ["runs:read"], True, None)
     assert made["key"] not in alone.run("keys", "list").stdout
+    assert alone.json("keys", "create", "--owner", "ada", "--scope", "actions:echo")["scopes"] == ["actions:echo"]
+    assert alone.run("keys", "revoke", alone.json("keys", "list")[0]["id"]).code == 0
     assert alone.run("keys", "revoke", ada["id"]).code == 0
-    assert [key["is_valid"] for key in alone.json("keys", "list")] == [True, False]
+    assert [key["is_valid"] for key in alone.json("keys", "list")] == [False, True, False]
     assert alone.run("keys", "revoke", "nothing").code == 1
 
 
@@ -144,6 +146,9 @@ def test_the_command_line_makes_lists_and_revokes_keys(alone: Terminal) -> None:
         (["--owner", "a\nb"], 1),
         (["--owner", "a" * 256], 1),
         (["--owner", "ada", "--scope", "everything"], 2),
+        (["--owner", "ada", "--scope", "actions:"], 2),
+        (["--owner", "ada", "--scope", "actions:Not An Action"], 2),
+        (["--scope", "actions:echo"], 1),
         (["--owner", "ada", "--days", "0"], 2),
     ],
 )

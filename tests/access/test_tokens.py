@@ -53,6 +53,8 @@ async def test_sub_is_the_owner_and_scope_narrows() -> None:
     assert await check(token("ada").encode()) == Principal("jwt:ada", "ada", USUAL)
     assert (await check(token("ada", scope="runs:read email").encode())).scopes == {Scope.READ}
     assert (await check(token("ada", scope="email").encode())).scopes == frozenset()
+    one = await check(token("ada", scope="runs:read actions:echo actions:Nothing actions:").encode())
+    assert (one.scopes, one.actions) == ({Scope.READ}, {"echo"})
     assert await check(token("ada", scope="admin").encode()) == Principal("jwt:ada", None, frozenset({Scope.ADMIN}))
 
 

@@ -79,6 +79,18 @@ async def test_waiting_has_an_end_and_the_run_goes_on(client: Client) -> None:
     assert (await client.retry(run.id)).state in ("queued", "retrying")
 
 
+async def test_a_run_is_told_something_and_says_why_it_waits(client: Client) -> None:
+    run = await client.submit("echo", {"message": "later"}, delay=3600)
+    assert [reason.code for reason in await client.why(run.id)] == ["scheduled", "no_worker"]
+    for data in (None, {"by": "ada"}):
+        told = await client.signal(run.id, f"approved.{data is None}", data)
+        assert (told.run_id, told.data) == (run.id, data)
+    assert await client.signal(run.id, "approved.True") == await client.signal(run.id, "approved.True", None)
+    with pytest.raises(Refused) as other:
+        await client.signal(run.id, "approved.True", "no")
+    assert other.value.problem.slug == "signal-sent"
+
+
 async def test_what_the_api_refuses_is_raised_with_its_problem(client: Client) -> None:
     with pytest.raises(Refused, match="Unknown action") as unknown:
         await client.submit("nothing")

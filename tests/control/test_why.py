@@ -10,6 +10,7 @@ from tests.support.plans import root_of, scanned
 from tests.support.workshop import Workshop
 
 from app.control import queries
+from app.control.queries.facts import _GET_FACTS
 from app.engine.limits import Limit, Rate
 from app.engine.retry import Retry
 from app.runs.context import Run
@@ -97,7 +98,7 @@ async def test_it_waits_for_children(api: httpx2.AsyncClient, workshop: Workshop
     await workshop.drain()
     [reason] = await why(api, run)
     assert (reason["code"], reason["until"]) == ("waits_for_children", None)
-    assert "waits for 2 children to end" in reason["message"]
+    assert "waits for 2 of its 3 children to end" in reason["message"]
     assert (await api.get(f"/runs/{run}")).json()["schedule_at"] is None
 
 
@@ -268,7 +269,7 @@ async def test_the_answer_reads_little_whatever_waits(api: httpx2.AsyncClient, w
     reasons = await why(api, run)
     assert reasons[-1]["ahead"] == 1000
     arguments = {"run_id": run, "owner": None, "lease": 30, "cap": 1000}
-    [row] = await workshop.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {queries._GET_FACTS}", **arguments)
+    [row] = await workshop.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {_GET_FACTS}", **arguments)
     plan = root_of(row["QUERY PLAN"])
     assert scanned(plan, "procrastinate_jobs") < 1_100
     assert scanned(plan, "action_runs") < 2_100

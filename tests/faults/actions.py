@@ -11,6 +11,7 @@ import time
 from sqlalchemy import text
 from tests.faults.effects import Effects
 
+from app.engine.limits import Limit, Rate
 from app.engine.retry import Retry
 from app.runs.actions import Actions
 from app.runs.context import Run
@@ -97,3 +98,22 @@ def register_overruns(action: Actions, effects: Effects) -> None:
             while True:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(600)
+
+
+def register_limited(action: Actions, effects: Effects) -> None:
+    """Add the actions of which no more than three run at once, or start twenty in a second."""
+
+    @action(retry=SOON, limit=Limit(concurrency=3))
+    async def narrow(run: Run, seconds: float) -> None:
+        with effects.of(run):
+            await asyncio.sleep(seconds)
+
+    @action(retry=SOON, limit=Limit(concurrency=1, by="customer"))
+    async def sync(run: Run, customer: str) -> None:
+        with effects.of(run, customer):
+            await asyncio.sleep(0)
+
+    @action(retry=SOON, limit=Limit(rate=Rate(20, seconds=1, burst=2)))
+    async def paced(run: Run) -> None:
+        with effects.of(run):
+            await asyncio.sleep(0)

@@ -11,7 +11,7 @@ from sqlalchemy.pool import NullPool
 from tests.faults.proxy import Happened, Proxy
 from tests.faults.trial import Trial
 
-from app.runs import service
+from app.runs import submission
 from app.runs.intake import Intake
 from app.runs.schemas import RunCreate
 
@@ -33,7 +33,7 @@ async def test_a_submission_whose_answer_was_lost_is_one_run(cluster_trial: Tria
     engine = create_async_engine(proxy.url, poolclass=NullPool)
     intake = Intake(engine, timeout=2)
     with pytest.raises(ConnectorException):
-        await service.submit(intake, cluster_trial.workshop.action["instant"], RunCreate(action="instant"))
+        await submission.submit(intake, cluster_trial.workshop.action["instant"], RunCreate(action="instant"))
     assert lost.is_set()
     assert len(await cluster_trial.workshop.fetch("SELECT 1 FROM action_runs")) == 1
     await cluster_trial.all_ended()

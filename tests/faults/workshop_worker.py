@@ -1,8 +1,8 @@
 """The real worker process, with fault actions beside the real ones: `python -m tests.faults.workshop_worker`.
 
-`EFFECTS` is the file of effects. `OVERRUNS` adds the actions with a timeout, `TICKING` a schedule of every second;
-`SKEW` moves the clock by so many seconds. The application's own schedules are not there: they would do what no test
-asked for.
+`EFFECTS` is the file of effects. `OVERRUNS` adds the actions with a timeout, `LIMITED` those with a limit, `TICKING` a
+schedule of every second; `SKEW` moves the clock by so many seconds. The application's own schedules are not there: they
+would do what no test asked for.
 """
 
 from __future__ import annotations
@@ -28,5 +28,7 @@ if __name__ == "__main__":
         every_second(procrastinate_app.tasks["tick"])
     if os.environ.get("OVERRUNS"):
         actions.register_overruns(action, effects)
+    if os.environ.get("LIMITED"):
+        actions.register_limited(action, effects)
     with skewed(float(os.environ.get("SKEW", "0"))):
         sys.exit(main())

@@ -7,6 +7,9 @@ import pytest
 from tests.support.serving import open_api
 from tests.support.workshop import Workshop
 
+from app.engine.limits import Limit, Rate
+from app.engine.retry import Retry
+
 
 @pytest.fixture(autouse=True)
 def actions(workshop: Workshop) -> None:
@@ -23,6 +26,49 @@ async def test_the_catalogue_says_what_an_action_takes_and_returns(api: httpx2.A
     assert action["output_schema"]["type"] == "object"
     assert (await api.get("/actions/greet")).json() == action
     assert (await api.get("/actions/nothing")).status_code == 404
+
+
+async def test_the_catalogue_says_what_the_runs_of_an_action_are_given(
+    api: httpx2.AsyncClient, workshop: Workshop
+) -> None:
+    limit = Limit(concurrency=2, rate=Rate(10, seconds=60), by="customer")
+
+    @workshop.action(
+        queue="mail",
+        priority=3,
+        lock="one",
+        queueing_lock="waits",
+        retry=Retry(max_attempts=7),
+        timeout=1.5,
+        limit=limit,
+    )
+    async def sync(customer: str) -> None: ...
+
+    action = (await api.get("/actions/sync")).json()
+    told = {name: value for name, value in action.items() if not name.endswith("schema")}
+    assert told == {
+        "name": "sync",
+        "description": "",
+        "queue": "mail",
+        "priority": 3,
+        "lock": "one",
+        "queueing_lock": "waits",
+        "max_attempts": 7,
+        "timeout": 1.5,
+        "limit": {"concurrency": 2, "rate": {"count": 10, "seconds": 60, "burst": 10}, "by": "customer"},
+    }
+    greeting = (await api.get("/actions/greet")).json()
+    assert (greeting["timeout"], greeting["limit"], greeting["lock"]) == (None, None, None)
+
+
+async def test_the_door_takes_keys_and_waits_as_the_canonical_one(api: httpx2.AsyncClient, workshop: Workshop) -> None:
+    body, headers = {"action": "greet", "params": {"name": "Ada"}}, {"idempotency-key": "k"}
+    first = await api.post("/actions/run", json=body, headers=headers)
+    await workshop.drain()
+    again = await api.post("/actions/run", json=body, headers=headers | {"prefer": "wait=5"})
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
+    assert again.headers["preference-applied"] == "wait=5"
+    assert again.json() == {"run_id": first.json()["run_id"], "status": "success"}
 
 
 async def test_the_documents_calls_work_verbatim(api: httpx2.AsyncClient, workshop: Workshop) -> None:

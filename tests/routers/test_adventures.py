@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -90,6 +91,78 @@ async def test_an_adventure_begins_and_goes_on(api: httpx2.AsyncClient, workshop
     first, second = (await read(api, adventure))["entries"]
     assert first["chosen"] == entry["choices"][1]["id"]
     assert (second["status"], second["text"] != first["text"]) == ("complete", True)
+
+
+async def test_an_adventure_sent_again_with_its_key_is_the_same_one(
+    api: httpx2.AsyncClient, workshop: Workshop
+) -> None:
+    first = await api.post("/adventures", json=FRENCH, headers=ADA | {"idempotency-key": "k"})
+    await workshop.drain()
+    again = await api.post("/adventures", json=FRENCH, headers=ADA | {"idempotency-key": '"k"'})
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
+    assert again.headers["location"] == first.headers["location"]
+    assert "idempotent-replayed" not in first.headers
+    assert again.json()["status"] == "active", "as it is now"
+    bobs = await api.post("/adventures", json=FRENCH, headers=BOB | {"idempotency-key": "k"})
+    assert (bobs.status_code, bobs.json()["id"] != first.json()["id"]) == (201, True)
+    assert await workshop.value("SELECT count(*) FROM adventures") == 2
+
+
+@pytest.mark.parametrize(("path", "more"), [("/adventures", {"premise": "Another."}), ("/runs", {})])
+async def test_a_key_of_an_adventure_sent_with_something_else_is_422(
+    api: httpx2.AsyncClient, workshop: Workshop, path: str, more: dict[str, Any]
+) -> None:
+    await api.post("/adventures", json=FRENCH, headers=ADA | {"idempotency-key": "k"})
+    body = (
+        FRENCH | more
+        if path == "/adventures"
+        else {"action": pipeline.ACTION, "params": {"adventure_id": str(uuid4()), "entry_id": str(uuid4())}}
+    )
+    answer = await api.post(path, json=body, headers=ADA | {"idempotency-key": "k"})
+    assert (answer.status_code, answer.json()["type"]) == (422, "/problems/idempotency-key-reused")
+    assert await workshop.value("SELECT count(*) FROM adventures") == 1
+
+
+async def test_fifty_adventures_of_one_key_at_once_are_one(api: httpx2.AsyncClient, workshop: Workshop) -> None:
+    headers = ADA | {"idempotency-key": "k"}
+    answers = await asyncio.gather(*(api.post("/adventures", json=FRENCH, headers=headers) for _ in range(50)))
+    made = [answer for answer in answers if answer.status_code == 201]
+    others = {answer.json()["type"] for answer in answers if answer.status_code != 201}
+    assert others <= {"/problems/idempotency-in-flight"}
+    assert len({answer.json()["id"] for answer in made}) == 1
+    assert sum("idempotent-replayed" not in answer.headers for answer in made) == 1
+    assert await workshop.value("SELECT count(*) FROM adventures") == 1
+    assert await workshop.value("SELECT count(*) FROM action_runs") == 1
+
+
+async def test_a_decision_sent_again_with_its_key_is_one_decision(api: httpx2.AsyncClient, workshop: Workshop) -> None:
+    adventure = await begin(api)
+    await workshop.drain()
+    [entry] = (await read(api, adventure))["entries"]
+    path, [choice, other, *_] = f"/adventures/{adventure['id']}/decisions", entry["choices"]
+    headers = ADA | {"idempotency-key": "k"}
+    answers = await asyncio.gather(
+        *(api.post(path, json={"choice_id": choice["id"]}, headers=headers) for _ in range(20))
+    )
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    assert {answer.json()["type"] for answer in answers if answer.is_error} <= {"/problems/idempotency-in-flight"}
+    again = await api.post(path, json={"choice_id": choice["id"]}, headers=headers)
+    assert (again.status_code, again.headers["idempotent-replayed"]) == (201, "true")
+    assert len(again.json()["entries"]) == 2
+    reused = await api.post(path, json={"choice_id": other["id"]}, headers=headers)
+    assert reused.json()["type"] == "/problems/idempotency-key-reused"
+    decided = await api.post(path, json={"choice_id": other["id"]}, headers=ADA)
+    assert (decided.status_code, decided.json()["type"]) == (409, "/problems/choice-decided")
+
+
+async def test_a_refused_decision_does_not_use_up_its_key(api: httpx2.AsyncClient, workshop: Workshop) -> None:
+    adventure = await begin(api)
+    await workshop.drain()
+    [entry] = (await read(api, adventure))["entries"]
+    path, headers = f"/adventures/{adventure['id']}/decisions", ADA | {"idempotency-key": "k"}
+    assert (await api.post(path, json={"choice_id": str(uuid4())}, headers=headers)).status_code == 422
+    chosen = {"choice_id": entry["choices"][0]["id"]}
+    assert (await api.post(path, json=chosen, headers=headers)).status_code == 201
 
 
 async def test_what_was_chosen_is_told_to_the_storyteller(api: httpx2.AsyncClient, workshop: Workshop) -> None:

@@ -11,13 +11,13 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 from tests.support.callers import Caller, Headers, bearer, guarded, key, secret, token
+from tests.support.serving import open_api
 from tests.support.workshop import Workshop
 
 from app.access.principal import Scope
 from app.config import Settings
 from app.domain.files.processing import ProcessedFile, process
 from app.domain.mail.message import FileKey, Mail, MailSent, send_mail
-from app.main import create_app
 from app.runs.context import Run
 
 
@@ -36,8 +36,7 @@ async def app(workshop: Workshop) -> AsyncIterator[FastAPI]:
     async def send_email(run: Run, mail: Mail) -> MailSent:
         return await send_mail(run, run.id, mail, run.clients.mailer, run.clients.storage)
 
-    app = create_app(guarded(workshop.settings), workshop.queue, workshop.action)
-    async with app.router.lifespan_context(app):
+    async with open_api(workshop, guarded(workshop.settings)) as app:
         yield app
 
 

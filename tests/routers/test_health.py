@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 from sqlalchemy import URL
+from tests.support.eventually import eventually
 from tests.support.serving import open_api
 from tests.support.workshop import Workshop, open_workshop
 
@@ -25,6 +26,30 @@ async def test_it_is_alive_ready_and_healthy(api: httpx2.AsyncClient) -> None:
         "warnings": [],
     }
     assert (await api.get("/health")).json() == {"status": "healthy"}
+
+
+@pytest.mark.bell("about whether it is heard")
+async def test_who_hears_no_bell_says_so_until_he_does(
+    api: httpx2.AsyncClient, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.engine.listener.SILENCE_SECONDS", 0.2)
+    listener = "pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+    await eventually(lambda: workshop.fetch(f"SELECT {listener}"))
+
+    async def warned() -> bool:
+        return "hears no NOTIFY" in " ".join((await api.get("/readyz")).json()["warnings"])
+
+    async def silent() -> bool:
+        return not await warned()
+
+    assert await silent()
+    # No new connections; those that are there stay.
+    allow = "UPDATE pg_database SET datallowconn = :allowed WHERE datname = current_database()"
+    await workshop.execute(allow, allowed=False)
+    await workshop.execute(f"SELECT pg_terminate_backend(pid) FROM (SELECT {listener}) AS listening")
+    await eventually(warned)
+    await workshop.execute(allow, allowed=True)
+    await eventually(silent)
 
 
 @pytest.fixture

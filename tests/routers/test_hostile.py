@@ -151,6 +151,10 @@ def bodies() -> Iterator[Row]:
     yield Row("B75 a lock of 3,000 characters", submit(lock="é" * 3000), 422, says="/lock")
     yield Row("B76 beyond the last year", submit(schedule_at="9999-12-31T23:59:59-23:59"), 422, says="/schedule_at")
     yield Row("B77 no zone", submit(schedule_at="2026-01-01T00:00:00"), 422, says="/schedule_at")
+    for number in (0, -1, 10**9, True, "5"):
+        yield Row(f"B78 max_attempts {number!r}", submit(max_attempts=number), 422, says="/max_attempts")
+    for seconds in (-1, 1e12, "1"):
+        yield Row(f"B79 delay {seconds!r}", submit(delay=seconds), 422, says="/delay")
     yield Row("B80 101 tags", submit(tags=["a"] * 101), 422, says="/tags")
     yield Row("B81 a batch of none", post('{"runs": []}', target="/runs/batch"), 422)
     yield Row("B81 a batch of 1,001", post(json.dumps({"runs": [{}] * 1001}), target="/runs/batch"), 422)

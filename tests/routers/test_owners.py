@@ -85,6 +85,13 @@ async def test_keys_are_one_s_own(api: httpx2.AsyncClient) -> None:
     assert (await submit(api, BOB, **unique))["type"] == "/problems/not-unique"
 
 
+async def test_who_waits_under_a_queueing_lock_is_named_to_its_owner_only(api: httpx2.AsyncClient) -> None:
+    hers = await submit(api, ADA, queueing_lock="one")
+    for who, named in ((ADA, hers["id"]), (BOB, None), (ROOT, hers["id"])):
+        refused = await submit(api, who, queueing_lock="one")
+        assert (refused["type"], refused.get("run_id")) == ("/problems/already-queued", named)
+
+
 async def test_a_bulk_run_changes_one_s_own_whatever_it_names(api: httpx2.AsyncClient, workshop: Workshop) -> None:
     hers, his = await submit(api, ADA), await submit(api, BOB)
     for which in ({"ids": [hers["id"], his["id"]]}, {"filter": {}}):

@@ -26,31 +26,35 @@ OPEN = {
 """What everybody may see; of files, with the signature in their URL."""
 
 IN = "let in"
-EACH = ("sees", "looks at", "submits", "changes", "administers")
-"""What a route is for. Who looks at a run or an endpoint, or changes it, must own it."""
+EACH = ("sees", "looks at", "performs", "submits", "changes", "administers")
+"""What a route is for: one that performs an action is also for who may submit runs of that action only. Who looks at a
+run or an endpoint, or changes it, must own it."""
 
 TABLE: dict[str, tuple[Any, ...]] = {
-    "nobody":          (401, 401, 401, 401, 401),
-    "the owner":       (IN,  IN,  IN,  IN,  403),
-    "the owner's key": (IN,  IN,  IN,  IN,  403),
-    "the same key in the secret's header": (IN, IN, IN, IN, 403),
-    "another":         (IN,  404, IN,  404, 403),
-    "another's key":   (IN,  404, IN,  404, 403),
-    "the machines":    (IN,  404, IN,  404, 403),
-    "the machines with the previous secret": (IN, 404, IN, 404, 403),
-    "a reader":        (IN,  IN,  403, 403, 403),
-    "a reader's key":  (IN,  IN,  403, 403, 403),
-    "an administrator": (IN, IN,  IN,  IN,  IN),
-    "an administrator's key": (IN, IN, IN, IN, IN),
-    "a revoked key":   (401, 401, 401, 401, 401),
-    "an expired key":  (401, 401, 401, 401, 401),
-    "a wrong secret":  (401, 401, 401, 401, 401),
-    "an expired token": (401, 401, 401, 401, 401),
+    "nobody":          (401, 401, 401, 401, 401, 401),
+    "the owner":       (IN, IN, IN, IN, IN, 403),
+    "the owner's key": (IN, IN, IN, IN, IN, 403),
+    "the same key in the secret's header": (IN, IN, IN, IN, IN, 403),
+    "another":         (IN, 404, IN, IN, 404, 403),
+    "another's key":   (IN, 404, IN, IN, 404, 403),
+    "the machines":    (IN, 404, IN, IN, 404, 403),
+    "the machines with the previous secret": (IN, 404, IN, IN, 404, 403),
+    "a reader":        (IN, IN, 403, 403, 403, 403),
+    "a reader's key":  (IN, IN, 403, 403, 403, 403),
+    "a key for an action": (IN, IN, IN, 403, 403, 403),
+    "a key for another action": (IN, IN, IN, 403, 403, 403),
+    "a token for an action": (403, 403, IN, 403, 403, 403),
+    "an administrator": (IN, IN, IN, IN, IN, IN),
+    "an administrator's key": (IN, IN, IN, IN, IN, IN),
+    "a revoked key":   (401, 401, 401, 401, 401, 401),
+    "an expired key":  (401, 401, 401, 401, 401, 401),
+    "a wrong secret":  (401, 401, 401, 401, 401, 401),
+    "an expired token": (401, 401, 401, 401, 401, 401),
 }  # fmt: skip
 
 ROUTES = {
     "GET /runs": "sees",
-    "POST /runs": "submits",
+    "POST /runs": "performs",
     "POST /runs/batch": "submits",
     "POST /runs/bulk": "submits",
     "GET /runs/{run_id}": "looks at",
@@ -64,12 +68,12 @@ ROUTES = {
     "GET /events": "sees",
     "GET /actions": "sees",
     "GET /actions/{name}": "sees",
-    "POST /actions/run": "submits",
+    "POST /actions/run": "performs",
     "GET /actions/run/{run_id}": "looks at",
     "GET /jobs": "sees",
-    "POST /jobs": "submits",
+    "POST /jobs": "performs",
     "GET /jobs/{job_id}": "looks at",
-    "POST /tasks": "submits",
+    "POST /tasks": "performs",
     "GET /tasks/{task_id}": "looks at",
     "GET /tasks/{task_id}/stream": "looks at",
     "GET /audit": "administers",
@@ -140,6 +144,9 @@ async def everybody(workshop: Workshop) -> dict[str, dict[str, str]]:
         "the machines with the previous secret": callers.secret(callers.PREVIOUS),
         "a reader": bearer(token("ada", scope="runs:read openid")),
         "a reader's key": bearer(await callers.key(engine, "ada", Scope.READ)),
+        "a key for an action": bearer(await callers.key(engine, "ada", Scope.READ, "actions:echo")),
+        "a key for another action": bearer(await callers.key(engine, "ada", Scope.READ, "actions:other")),
+        "a token for an action": bearer(token("ada", scope="actions:echo")),
         "an administrator": bearer(token("root", scope="admin")),
         "an administrator's key": bearer(await callers.key(engine, None, Scope.ADMIN)),
         "a revoked key": bearer(revoked),
@@ -226,6 +233,30 @@ async def test_everybody_gets_from_every_route_what_the_table_says(
                 assert answer.headers["www-authenticate"].startswith("Bearer"), route
             assert answer.status_code < 500, route
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/runs", {"action": "echo", "params": {"message": "x"}}),
+        ("/actions/run", {"action": "echo", "params": {"message": "x"}}),
+        ("/tasks", {"type": "echo", "payload": {"message": "x"}}),
+        ("/jobs", {"payload": {"task": "echo", "message": "x"}}),
+    ],
+)
+async def test_who_may_submit_runs_of_one_action_submits_no_other(
+    app: FastAPI, workshop: Workshop, path: str, body: dict[str, Any]
+) -> None:
+    call = Caller(app)
+    for named, status in (("echo", 202), ("other", 403), ("ech", 403)):
+        key = bearer(await callers.key(workshop.engine, "ada", f"actions:{named}"))
+        answer = await call("POST", path, key, json=body)
+        assert answer.status_code == status, answer.text
+    assert await workshop.value("SELECT count(*) FROM action_runs") == 1
+    # Nor is it told which others there are.
+    unknown = {name: "nothing" if value == "echo" else value for name, value in body.items()}
+    if "payload" not in body:
+        assert (await call("POST", path, key, json=unknown)).status_code == 403
 
 
 async def begin_adventure(call: Caller, everybody: dict[str, dict[str, str]]) -> str:

@@ -11,7 +11,7 @@ from tests.support.workshop import Workshop
 
 from app.engine.retry import Retry
 from app.errors import Unavailable
-from app.runs import children, service
+from app.runs import children, service, submission
 from app.runs.context import Run
 from app.runs.schemas import RunCreate, RunRead
 
@@ -165,9 +165,9 @@ async def test_only_children_are_waited_for(workshop: Workshop) -> None:
 
 
 async def test_children_belong_to_whom_their_parent_belongs(workshop: Workshop) -> None:
-    origin = service.Origin(owner="ada", trace_context={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
+    origin = submission.Origin(owner="ada", trace_context={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
     request = RunCreate(action="double_all", params={"numbers": [1]})
-    run = await service.submit(workshop.intake, workshop.action["double_all"], request, origin)
+    run = await submission.submit(workshop.intake, workshop.action["double_all"], request, origin)
     await workshop.drain()
     [child] = await children_of(workshop, run)
     assert child.trace_id == "a" * 32
@@ -325,8 +325,8 @@ async def test_only_orphans_are_cancelled_and_only_by_whom_they_belong_to(
         id=run.id,
     )
     request = RunCreate(action="cancel_children", params={"run_id": run.id})
-    origin = service.Origin(owner=asker)
-    asked = await service.submit(workshop.intake, workshop.action["cancel_children"], request, origin)
+    origin = submission.Origin(owner=asker)
+    asked = await submission.submit(workshop.intake, workshop.action["cancel_children"], request, origin)
     await workshop.drain(queues=["default"])
     assert (await workshop.get(asked)).result == cancelled
 

@@ -11,11 +11,11 @@ from procrastinate.exceptions import ConnectorException
 from tests.support.workshop import Workshop
 
 from app.errors import QuotaExceeded
-from app.runs import service
+from app.runs import submission
 from app.runs.intake import Intake
 from app.runs.quota import LOOK_AGAIN_SECONDS, Quota
 from app.runs.schemas import BatchItem, RunCreate
-from app.runs.service import Origin
+from app.runs.submission import Origin
 
 
 class Counted:
@@ -126,7 +126,7 @@ async def test_what_waits_for_a_worker_or_for_its_time_counts_and_what_ended_doe
     intake: Intake, workshop: Workshop
 ) -> None:
     async def submit(origin: Origin, **options: Any) -> None:
-        await service.submit(intake, workshop.action["echo"], RunCreate.model_validate(ECHO | options), origin)
+        await submission.submit(intake, workshop.action["echo"], RunCreate.model_validate(ECHO | options), origin)
 
     for _ in range(2):
         await submit(ADA)
@@ -146,6 +146,6 @@ async def test_what_waits_for_a_worker_or_for_its_time_counts_and_what_ended_doe
 
 
 async def test_of_a_batch_as_many_are_accepted_as_fit(intake: Intake, workshop: Workshop) -> None:
-    outcomes = await service.submit_all(intake, workshop.action, [ECHO] * 5, ADA)
+    outcomes = await submission.submit_all(intake, workshop.action, [ECHO] * 5, ADA)
     assert [type(outcome) for outcome in outcomes] == [*[BatchItem] * 3, QuotaExceeded, QuotaExceeded]
     assert await workshop.value("SELECT count(*) FROM action_runs") == 3

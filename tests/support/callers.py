@@ -50,7 +50,7 @@ def token(sub: str, **claims: Any) -> str:
 
 
 async def key(
-    engine: AsyncEngine, owner: str | None, *scopes: Scope, lifetime: timedelta | None = None, name: str = ""
+    engine: AsyncEngine, owner: str | None, *scopes: str, lifetime: timedelta | None = None, name: str = ""
 ) -> str:
     """An API key, which may read and write unless `scopes` say otherwise."""
     allowed = frozenset(scopes or (Scope.READ, Scope.WRITE))

@@ -17,7 +17,7 @@ from app.engine.app import App
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.engine.worker import Worker
 from app.outbound.clients import open_clients
-from app.runs import service
+from app.runs import service, submission
 from app.runs.actions import Actions
 from app.runs.intake import Intake
 from app.runs.problems import describe
@@ -39,7 +39,7 @@ class Workshop:
         return await self.request(RunCreate(action=action, params=params))
 
     async def request(self, request: RunCreate) -> RunRead:
-        return await service.submit(self.intake, self.action[request.action], request)
+        return await submission.submit(self.intake, self.action[request.action], request)
 
     async def get(self, run: RunRead | str) -> RunRead:
         return await service.get(self.engine, run if isinstance(run, str) else run.id)

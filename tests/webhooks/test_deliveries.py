@@ -9,9 +9,9 @@ from tests.support.receiver import receiver
 from tests.webhooks.conftest import OPEN, Post
 
 from app.errors import DeliveryPending, Rejected, Unavailable, WebhookDisabled
-from app.runs import service as runs
+from app.runs import submission
 from app.runs.schemas import RunCreate
-from app.runs.service import Origin
+from app.runs.submission import Origin
 from app.webhooks import deliveries, service
 
 
@@ -164,7 +164,7 @@ async def test_nobody_is_told_of_another_owner_s_runs_and_who_sees_everything_is
         for there, owner in ((ada, "ada"), (bob, "bob"), (everybody, None)):
             await post.endpoint(there.url, owner=owner)
         echo = post.action["echo"]
-        run = await runs.submit(post.intake, echo, RunCreate(action="echo"), Origin(owner="ada"))
+        run = await submission.submit(post.intake, echo, RunCreate(action="echo"), Origin(owner="ada"))
         await post.drain()
         assert [json.loads(got.body)["data"]["id"] for got in ada.got + everybody.got] == [run.id, run.id]
         assert bob.got == []

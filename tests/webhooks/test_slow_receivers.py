@@ -6,9 +6,9 @@ import pytest
 from tests.support.receiver import HANG, receiver
 from tests.webhooks.conftest import Post
 
-from app.runs import service as runs
+from app.runs import submission
 from app.runs.schemas import RunCreate
-from app.runs.service import Origin
+from app.runs.submission import Origin
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def test_a_slow_endpoint_has_two_runs_at_most_and_holds_up_nobody(post: Po
         await post.endpoint(quick.url, owner="bob")
         echo = post.action["echo"]
         for owner in ["ada"] * 8 + ["bob"] * 8:
-            await runs.submit(post.intake, echo, RunCreate(action="echo"), Origin(owner=owner))
+            await submission.submit(post.intake, echo, RunCreate(action="echo"), Origin(owner=owner))
         async with post.working(concurrency=4):
             await quick.gets(8)
             assert slow.most_open <= 2

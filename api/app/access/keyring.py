@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.access import queries
 from app.access.keys import digest_of, id_of
-from app.access.principal import Principal, Scope
+from app.access.principal import Principal, Scope, read_scopes
 from app.errors import Unauthorized
 from app.outbound.postgres.database import autocommit
 
@@ -74,5 +74,5 @@ class KeyRing:
 
 
 def _read(row: queries.KeyRow) -> Principal:
-    scopes = frozenset(Scope(scope) for scope in row.scopes)
-    return Principal(f"key:{row.id}", None if Scope.ADMIN in scopes else row.owner, scopes)
+    scopes, actions = read_scopes(row.scopes)
+    return Principal(f"key:{row.id}", None if Scope.ADMIN in scopes else row.owner, scopes, actions)

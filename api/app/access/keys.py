@@ -17,7 +17,6 @@ from datetime import datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.access import queries
-from app.access.principal import Scope
 
 ID_LENGTH = 12
 SECRET_LENGTH = 43
@@ -53,13 +52,14 @@ async def create(
     *,
     name: str,
     owner: str | None,
-    scopes: frozenset[Scope],
+    scopes: frozenset[str],
     lifetime: timedelta | None,
 ) -> str:
     """Make a key.
 
     Args:
         environment: a word in lower case that the key shows, such as `live`.
+        scopes: words of `principal.Scope`, and `actions:NAME`.
         lifetime: `None`: until it is revoked.
 
     Returns:

@@ -8,7 +8,7 @@ from typing import Any
 import jwt
 from jwt import PyJWK, PyJWKClient
 
-from app.access.principal import Principal, Scope
+from app.access.principal import Principal, Scope, read_scopes
 from app.config import Settings
 from app.errors import IssuerUnavailable, Unauthorized
 
@@ -51,7 +51,9 @@ class Tokens:
             raise Unauthorized(detail=f"The token lacks {error.claim}.") from None
         except _UNREADABLE:
             raise Unauthorized(detail="The token is not right.") from None
-        return Principal(f"jwt:{_subject(claims)}", _owner(claims), _scopes(claims))
+        scopes, actions = _scopes(claims)
+        subject = _subject(claims)
+        return Principal(f"jwt:{subject}", None if Scope.ADMIN in scopes else subject, scopes, actions)
 
     async def _key(self, sent: bytes) -> str | PyJWK:
         if self._secret is not None:
@@ -89,15 +91,11 @@ def _subject(claims: dict[str, Any]) -> str:
     return subject
 
 
-def _owner(claims: dict[str, Any]) -> str | None:
-    return None if Scope.ADMIN in _scopes(claims) else claims["sub"]
-
-
-def _scopes(claims: dict[str, Any]) -> frozenset[Scope]:
+def _scopes(claims: dict[str, Any]) -> tuple[frozenset[Scope], frozenset[str]]:
     """What the token allows: of its `scope`, the words that mean something here; without one, all but `admin`."""
     said = claims.get("scope")
     if said is None:
-        return _UNSPOKEN
+        return _UNSPOKEN, frozenset()
     if not isinstance(said, str):
         raise Unauthorized(detail="The token's scope must be words, separated by spaces.")
-    return frozenset(Scope(word) for word in said.split() if word in set(Scope))
+    return read_scopes(said.split())

@@ -41,9 +41,18 @@ def _state(data: dict[str, Any]) -> str:
         words.append(f"(attempt {data['attempt']})")
     if data.get("cancel_requested"):
         words.append("— asked to stop")
+    if data.get("waits_for"):
+        words.append(f"— waits for {_awaited(data['waits_for'])}")
     if data.get("error"):
         words.append(f"— {reason(data['error'])}")
     return " ".join(words)
+
+
+def _awaited(what: dict[str, Any]) -> str:
+    if "signal" not in what:
+        return "a child" if what["children"] == 1 else f"{what['children']} children"
+    until = f" until {datetime.fromisoformat(what['until']).astimezone():%Y-%m-%d %H:%M:%S}" if "until" in what else ""
+    return f"the signal {what['signal']}{until}"
 
 
 def _progress(data: dict[str, Any]) -> str:

@@ -33,10 +33,11 @@ def _read(item: str) -> dict[str, Any]:
     key, equals, value = item.partition("=")
     if not key or not equals:
         raise typer.BadParameter(f"{item!r} is none of key=value, key=@file, @file.json and - (stdin).")
-    return {key: _text(value[1:]) if value.startswith("@") else _value(value)}
+    return {key: _text(value[1:]) if value.startswith("@") else read_value(value)}
 
 
-def _value(written: str) -> Any:
+def read_value(written: str) -> Any:
+    """What is written, as JSON if it is JSON, else as text."""
     try:
         return json.loads(written, parse_constant=_not_json)
     except ValueError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.access.principal import Scope
+from app.access.principal import Scope, is_scope
 from app.cli.failure import Failure
 from app.cli.screen import say, show, show_json, show_table
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="API keys.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
-_USUAL = [Scope.READ, Scope.WRITE]
+_USUAL: list[str] = [Scope.READ, Scope.WRITE]
 LONGEST = 255
 
 
@@ -31,7 +31,7 @@ LONGEST = 255
 def create(
     owner: Annotated[str | None, typer.Option(help="Whose runs it submits and sees; not for admin.")] = None,
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
-    scope: Annotated[list[Scope], typer.Option(help="What it allows; repeat for several.")] = _USUAL,
+    scope: Annotated[list[str], typer.Option(help=f"{', '.join(Scope)} or actions:NAME; repeat for several.")] = _USUAL,
     days: Annotated[int | None, typer.Option(min=1, max=36_500, help="When it expires; else never.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +64,9 @@ def revoke(id_: Annotated[str, typer.Argument(metavar="ID", help="As `keys list`
     say(f"Revoked {id_}.")
 
 
-def _check(owner: str | None, name: str, scopes: frozenset[Scope]) -> None:
+def _check(owner: str | None, name: str, scopes: frozenset[str]) -> None:
+    if unknown := sorted(word for word in scopes if not is_scope(word)):
+        raise typer.BadParameter(f"{unknown[0]!r} is no scope. There are: {', '.join(Scope)}, actions:NAME.")
     if not all(len(text) <= LONGEST and text.isprintable() for text in (owner or "", name)):
         raise Failure(f"Owner and name must be printable, of up to {LONGEST} characters.")
     if Scope.ADMIN in scopes and owner is not None:
@@ -73,7 +75,7 @@ def _check(owner: str | None, name: str, scopes: frozenset[Scope]) -> None:
         raise Failure("Whose runs may it see?", "Say it with --owner NAME.")
 
 
-async def _create(owner: str | None, name: str, scopes: frozenset[Scope], days: int | None) -> dict[str, Any]:
+async def _create(owner: str | None, name: str, scopes: frozenset[str], days: int | None) -> dict[str, Any]:
     from app.access import keys
     from app.config import get_settings
 

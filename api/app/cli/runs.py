@@ -1,4 +1,4 @@
-"""`runledger runs …`: look at runs, cancel them, retry them."""
+"""`runledger runs …`: look at runs, cancel them, retry them, tell them something."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import typer
 
 from app.cli.connection import connect
 from app.cli.events import clock, line
+from app.cli.inputs import read_value
 from app.cli.screen import say, show, show_json, show_json_line, show_table
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-app = typer.Typer(help="Look at runs, cancel them, retry them.", no_args_is_help=True)
+app = typer.Typer(help="Look at runs, cancel them, retry them, tell them something.", no_args_is_help=True)
 
 
 class State(StrEnum):
@@ -35,6 +36,8 @@ class State(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+
+_WAITING = (State.SCHEDULED, State.QUEUED, State.RETRYING)
 
 RunId = Annotated[str, typer.Argument(metavar="ID", help="What `runledger run` printed.")]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
@@ -63,11 +66,14 @@ def get_run(
     as_json: AsJson = False,
 ) -> None:
     """Print a run as it is now."""
-    found = asyncio.run(_ask(lambda client: client.get(run_id, traceback=traceback))).as_json()
+    found = asyncio.run(_ask(lambda client: client.get(run_id, traceback=traceback)))
     if as_json:
-        show_json(found)
-    else:
-        _show_run(found)
+        show_json(found.as_json())
+        return
+    _show_run(found.as_json())
+    if found.state in _WAITING:
+        for reason in asyncio.run(_ask(lambda client: client.why(run_id))):
+            show(f"{'why':<12} {reason.message}")
 
 
 @app.command("tail")
@@ -91,6 +97,21 @@ def cancel_run(run_id: RunId, as_json: AsJson = False) -> None:
 def retry_run(run_id: RunId, as_json: AsJson = False) -> None:
     """Give a run that failed or was cancelled another attempt."""
     _show_state(asyncio.run(_ask(lambda client: client.retry(run_id))), as_json=as_json)
+
+
+@app.command("signal")
+def signal_run(
+    run_id: RunId,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the run waits for, or will wait for.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="What to tell it: JSON, else text.")] = "null",
+    as_json: AsJson = False,
+) -> None:
+    """Tell a run something that it waits for."""
+    told = asyncio.run(_ask(lambda client: client.signal(run_id, name, read_value(data))))
+    if as_json:
+        show_json(told.as_json())
+    else:
+        show(f"{told.run_id} was told {told.name}")
 
 
 async def _ask(question: Callable[[Client], Awaitable[T]]) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from procrastinate.exceptions import UniqueViolation
@@ -53,26 +53,39 @@ async def retry(engine: AsyncEngine, fingerprint: str) -> DeadLetterOutcome:
     Raises:
         DeadLetterNotFound: here and below, there is none.
     """
-    found = done = 0
-    async for job_ids in _batches(engine, fingerprint):
-        found += len(job_ids)
+
+    async def retry_all(job_ids: Sequence[int]) -> int:
         try:
-            done += await _retry(engine, job_ids)
+            return await _retry(engine, job_ids)
         except UniqueViolation:
-            done += await _retry_one_by_one(engine, job_ids)
-    return _outcome(found, done)
+            return await _retry_one_by_one(engine, job_ids)
+
+    return await _see_to(engine, fingerprint, retry_all)
 
 
 async def discard(engine: AsyncEngine, fingerprint: str) -> DeadLetterOutcome:
     """Let all that are alike be dead letters no more. They stay in the ledger, failed; one that is retried all the
     same, and fails again, is a dead letter again.
     """
+
+    async def discard_all(job_ids: Sequence[int]) -> int:
+        async with autocommit(engine).connect() as connection:
+            return await queries.discard_failed_runs(connection, fingerprint=fingerprint, job_ids=job_ids)
+
+    return await _see_to(engine, fingerprint, discard_all)
+
+
+async def _see_to(
+    engine: AsyncEngine, fingerprint: str, see_to_all: Callable[[Sequence[int]], Awaitable[int]]
+) -> DeadLetterOutcome:
+    """Do something to all that are alike, batch by batch."""
     found = done = 0
     async for job_ids in _batches(engine, fingerprint):
         found += len(job_ids)
-        async with autocommit(engine).connect() as connection:
-            done += await queries.discard_failed_runs(connection, fingerprint=fingerprint, job_ids=job_ids)
-    return _outcome(found, done)
+        done += await see_to_all(job_ids)
+    if found == 0:
+        raise DeadLetterNotFound(detail="No failed run has that fingerprint.")
+    return DeadLetterOutcome(done=done, skipped=found - done, more=found >= BATCH * BATCHES)
 
 
 async def _batches(engine: AsyncEngine, fingerprint: str) -> AsyncIterator[Sequence[int]]:
@@ -103,9 +116,3 @@ async def _retry_one_by_one(engine: AsyncEngine, job_ids: Sequence[int]) -> int:
             # Another job waits under its queueing lock, and does the same work.
             continue
     return done
-
-
-def _outcome(found: int, done: int) -> DeadLetterOutcome:
-    if found == 0:
-        raise DeadLetterNotFound(detail="No failed run has that fingerprint.")
-    return DeadLetterOutcome(done=done, skipped=found - done, more=found >= BATCH * BATCHES)

@@ -19,12 +19,12 @@ from app.control.schemas import ScheduleCreate, ScheduledRun, ScheduleList, Sche
 from app.engine.schedule import AllUpTo, Schedule, created
 from app.errors import ScheduleDeclared, ScheduleExists, ScheduleNotFound
 from app.outbound.postgres.database import autocommit
-from app.runs import service
+from app.runs import submission
 from app.runs.actions import Actions
 from app.runs.intake import Intake
 from app.runs.schemas import RunCreate, RunRead
-from app.runs.service import Origin
 from app.runs.state import RunState
+from app.runs.submission import Origin
 
 FIRES = 5
 LAST_RUNS = 5
@@ -113,7 +113,9 @@ class Schedules:
             tags=[f"schedule:{name}"[:LONGEST_TAG]],
         )
         owner = None if known.row is None else known.row.owner
-        return await service.submit(intake, self.actions.named(request.action), request, Origin(owner, trace_context))
+        return await submission.submit(
+            intake, self.actions.named(request.action), request, Origin(owner, trace_context)
+        )
 
     async def pause(self, name: str, *, actor: str) -> ScheduleRead:
         """Let no worker fire a schedule until somebody resumes it."""

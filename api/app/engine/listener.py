@@ -32,6 +32,8 @@ class Listener:
         self._engine = engine
         self._channels = channels
         self._timeout = timeout
+        self.is_deaf = False
+        """Whether it has broken off, and heard nothing since, not even itself."""
 
     async def run(self, on_notification: Notify, on_listening: Callable[[], Awaitable[None]] | None = None) -> None:
         """Deliver notifications until cancelled.
@@ -51,6 +53,7 @@ class Listener:
                     await self._deliver(inbox, on_notification)
             except Exception as error:  # noqa: BLE001 - whatever it is, somebody still wants to hear
                 failures += 1
+                self.is_deaf = True
                 logger.warning("Listening on %s broke off, trying again: %r", ", ".join(self._channels), error)
                 await asyncio.sleep(random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.1 * 2**failures)))
 
@@ -80,6 +83,9 @@ class Listener:
     async def _deliver(self, inbox: _Inbox, on_notification: Notify) -> None:
         while True:
             channel, payload = await inbox.get()
+            self.is_deaf = False
+            if channel == inbox.echo:
+                continue
             try:
                 await on_notification(channel=channel, payload=payload)
             except Exception:
@@ -102,16 +108,15 @@ class _Inbox:
         self._heard.put_nowait(None)
 
     async def get(self) -> _Notification:
-        while True:
-            try:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    notification = await self._heard.get()
-            except TimeoutError:
-                # A connection may answer and yet deliver nothing: behind a pooler, LISTEN is another's.
-                await self._driver.execute(f"NOTIFY {self.echo}", timeout=self._timeout)
-                async with asyncio.timeout(self._timeout):
-                    notification = await self._heard.get()
-            if notification is None:
-                raise ConnectionResetError("the server closed the connection")
-            if notification[0] != self.echo:
-                return notification
+        """The next notification, or after a while of silence the echo."""
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                notification = await self._heard.get()
+        except TimeoutError:
+            # A connection may answer and yet deliver nothing: behind a pooler, LISTEN is another's.
+            await self._driver.execute(f"NOTIFY {self.echo}", timeout=self._timeout)
+            async with asyncio.timeout(self._timeout):
+                notification = await self._heard.get()
+        if notification is None:
+            raise ConnectionResetError("the server closed the connection")
+        return notification

@@ -8,11 +8,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi_rfc9457.server import problems
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from app.errors import Forbidden, InvalidInput, QuotaExceeded, RunNotFound, Unauthorized, UnknownAction, UnreadableBody
+from app.engine.limits import Limit
+from app.errors import Forbidden, RunNotFound, Unauthorized, UnknownAction
 from app.routers.dependencies import ServicesDep
 from app.routers.doors import say_more, vocabulary
-from app.routers.runs import RunId, accept
-from app.routers.security import Reads, Writes
+from app.routers.headers import IDEMPOTENCY_KEY, PREFER
+from app.routers.runs import SUBMISSION_PROBLEMS, RunId, accept
+from app.routers.security import Reads, Submits
 from app.routers.strict import StrictRoute
 from app.runs import service
 from app.runs.actions import Action
@@ -26,13 +28,34 @@ Status = Literal["queued", "running", "success", "failed", "cancelled"]
 _STATUS: dict[RunState, Status] = vocabulary("queued", "running", "success", "failed", "cancelled")
 
 
+class RateRead(BaseModel):
+    """`count` starts every `seconds`, and up to `burst` at once after a pause."""
+
+    count: int
+    seconds: float
+    burst: int
+
+
+class LimitRead(BaseModel):
+    """What the runs of an action may take together."""
+
+    concurrency: int | None = Field(description="How many run at once.")
+    rate: RateRead | None
+    by: str | None = Field(description="The parameter of which each value is limited by itself.")
+
+
 class ActionRead(BaseModel):
-    """An action: its name, what it takes and what it returns (JSON Schema 2020-12)."""
+    """An action: its name, what it takes and what it returns (JSON Schema 2020-12), and what its runs are given."""
 
     name: str
     description: str
     queue: str
+    priority: int
+    lock: str | None
+    queueing_lock: str | None
     max_attempts: int
+    timeout: float | None = Field(description="Seconds that an attempt may take; null: as long as it takes.")
+    limit: LimitRead | None
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]
 
@@ -85,10 +108,11 @@ async def get_action(name: str, services: ServicesDep, _: Reads) -> ActionRead:
     "/run",
     status_code=202,
     operation_id="runAction",
-    responses=problems(Unauthorized, Forbidden, UnreadableBody, UnknownAction, InvalidInput, QuotaExceeded),
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY, PREFER]},
+    responses={200: {"model": ActionRunAccepted, "description": "It ended while you waited."}} | SUBMISSION_PROBLEMS,
 )
 async def run_action(
-    body: ActionRunCreate, services: ServicesDep, principal: Writes, request: Request, response: Response
+    body: ActionRunCreate, services: ServicesDep, principal: Submits, request: Request, response: Response
 ) -> ActionRunAccepted:
     """Submit an action; poll `GET /actions/run/{run_id}` until its status is success, failed or cancelled."""
     run = await accept(services, RunCreate(action=body.action, params=body.params), principal, request, response)
@@ -110,11 +134,21 @@ def _translate(run: RunRead) -> ActionRunRead:
     return ActionRunRead(run_id=run.id, status=_STATUS[run.state], **same)
 
 
+def _limit(limit: Limit) -> LimitRead:
+    rate = limit.rate and RateRead(count=limit.rate.count, seconds=limit.rate.seconds, burst=limit.burst or 1)
+    return LimitRead(concurrency=limit.concurrency, rate=rate, by=limit.by)
+
+
 def _read(action: Action) -> ActionRead:
     return ActionRead(
         name=action.name,
         description=action.description,
         queue=action.task.queue,
+        priority=action.task.priority,
+        lock=action.task.lock,
+        queueing_lock=action.task.queueing_lock,
+        timeout=action.timeout,
+        limit=action.limit and _limit(action.limit),
         max_attempts=action.retry.max_attempts,
         input_schema=action.input.model_json_schema(),
         output_schema=action.output.json_schema(mode="serialization"),

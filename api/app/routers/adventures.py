@@ -8,6 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi_rfc9457.server import problems
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.adventures.pipeline import ACTION
@@ -19,6 +20,9 @@ from app.errors import (
     ChoiceNotFound,
     Fault,
     Forbidden,
+    IdempotencyInFlight,
+    IdempotencyKeyReused,
+    InvalidIdempotencyKey,
     InvalidInput,
     QuotaExceeded,
     Unauthorized,
@@ -36,11 +40,12 @@ from app.routers.adventure_schemas import (
     EntryRead,
 )
 from app.routers.dependencies import ServicesDep
-from app.routers.security import Reads, Writes
+from app.routers.headers import IDEMPOTENCY_KEY, idempotency
+from app.routers.security import Principal, Reads, Writes
 from app.routers.services import Services
 from app.routers.strict import StrictRoute
 from app.runs.schemas import RunCreate
-from app.runs.service import Origin, submit_within
+from app.runs.submission import Origin, submit_within, submitted_before
 
 router = APIRouter(prefix="/adventures", tags=["adventures"], route_class=StrictRoute)
 
@@ -53,17 +58,30 @@ AdventureId = Annotated[UUID, Path(description="The id that `POST /adventures` r
     "",
     status_code=201,
     operation_id="createAdventure",
-    responses=problems(Unauthorized, Forbidden, InvalidInput, QuotaExceeded),
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
+    responses=problems(
+        Unauthorized,
+        Forbidden,
+        InvalidIdempotencyKey,
+        IdempotencyInFlight,
+        InvalidInput,
+        IdempotencyKeyReused,
+        QuotaExceeded,
+    ),
 )
 async def create_adventure(
     body: AdventureCreate, services: ServicesDep, principal: Writes, request: Request, response: Response
 ) -> AdventureRead:
     """Begin an adventure. Its first entry is being written: look again, or follow its run."""
     _check_languages(body)
+    source = _origin(principal.owner, principal, request, body)
     async with services.engine.begin() as connection:
-        adventure_id = await adventures.insert_adventure(connection, owner=principal.owner, **body.model_dump())
-        await _begin_entry(connection, services, request, adventure_id, owner=principal.owner)
-    response.headers["Location"] = f"/adventures/{adventure_id}"
+        if (run_id := await submitted_before(connection, source)) is not None:
+            adventure_id = await adventures.get_adventure_of_run(connection, run_id)
+        else:
+            adventure_id = await adventures.insert_adventure(connection, owner=principal.owner, **body.model_dump())
+            await _begin_entry(connection, services, adventure_id, source)
+    _tell(response, adventure_id, is_replayed=run_id is not None)
     return await _read(services, adventure_id, owner=principal.owner)
 
 
@@ -95,8 +113,18 @@ async def get_adventure(adventure_id: AdventureId, services: ServicesDep, princi
     "/{adventure_id}/decisions",
     status_code=201,
     operation_id="decide",
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
     responses=problems(
-        Unauthorized, Forbidden, AdventureNotFound, ChoiceNotFound, ChoiceDecided, InvalidInput, QuotaExceeded
+        Unauthorized,
+        Forbidden,
+        InvalidIdempotencyKey,
+        AdventureNotFound,
+        ChoiceNotFound,
+        ChoiceDecided,
+        IdempotencyInFlight,
+        InvalidInput,
+        IdempotencyKeyReused,
+        QuotaExceeded,
     ),
 )
 async def decide(
@@ -112,13 +140,12 @@ async def decide(
         adventure = await adventures.get_adventure(connection, adventure_id, owner=principal.owner)
         if adventure is None:
             raise AdventureNotFound(detail=_NOT_FOUND)
-        entry_id = await adventures.get_entry_of_choice(connection, adventure_id, body.choice_id)
-        if entry_id is None:
-            raise ChoiceNotFound(detail="The adventure has no such choice.")
-        if not await adventures.insert_decision(connection, entry_id, body.choice_id):
-            raise ChoiceDecided(detail="It is decided how the adventure goes on there.")
-        await _begin_entry(connection, services, request, adventure_id, owner=adventure.owner)
-    response.headers["Location"] = f"/adventures/{adventure_id}"
+        source = _origin(adventure.owner, principal, request, body)
+        run_id = await submitted_before(connection, source)
+        if run_id is None:
+            await _insert_decision(connection, adventure_id, body.choice_id)
+            await _begin_entry(connection, services, adventure_id, source)
+    _tell(response, adventure_id, is_replayed=run_id is not None)
     return await _read(services, adventure_id, owner=principal.owner)
 
 
@@ -131,20 +158,31 @@ def _check_languages(body: AdventureCreate) -> None:
         raise InvalidInput(errors=[Fault(pointer="/language", detail=detail, type="unsupported_languages")])
 
 
-async def _begin_entry(
-    connection: AsyncConnection, services: Services, request: Request, adventure_id: UUID, *, owner: str | None
-) -> None:
+def _origin(owner: str | None, principal: Principal, request: Request, body: BaseModel) -> Origin:
+    return Origin(owner, carried_trace(request.headers), idempotency(request, principal), sent=body)
+
+
+async def _insert_decision(connection: AsyncConnection, adventure_id: UUID, choice_id: UUID) -> None:
+    entry_id = await adventures.get_entry_of_choice(connection, adventure_id, choice_id)
+    if entry_id is None:
+        raise ChoiceNotFound(detail="The adventure has no such choice.")
+    if not await adventures.insert_decision(connection, entry_id, choice_id):
+        raise ChoiceDecided(detail="It is decided how the adventure goes on there.")
+
+
+async def _begin_entry(connection: AsyncConnection, services: Services, adventure_id: UUID, source: Origin) -> None:
     """The next entry and the run that writes it: with the caller's transaction, or not at all."""
     entry_id = await adventures.insert_entry(connection, adventure_id)
-    params = {"adventure_id": str(adventure_id), "entry_id": str(entry_id), "user_id": owner}
-    run = await submit_within(
-        services.intake,
-        connection,
-        services.actions.named(ACTION),
-        RunCreate(action=ACTION, params=params),
-        Origin(owner, carried_trace(request.headers)),
-    )
+    params = {"adventure_id": str(adventure_id), "entry_id": str(entry_id), "user_id": source.owner}
+    request = RunCreate(action=ACTION, params=params)
+    run = await submit_within(services.intake, connection, services.actions.named(ACTION), request, source)
     await adventures.set_run(connection, entry_id, run_id=run.id)
+
+
+def _tell(response: Response, adventure_id: UUID, *, is_replayed: bool) -> None:
+    response.headers["Location"] = f"/adventures/{adventure_id}"
+    if is_replayed:
+        response.headers["Idempotent-Replayed"] = "true"
 
 
 async def _read(services: Services, adventure_id: UUID, *, owner: str | None) -> AdventureRead:

@@ -39,7 +39,7 @@ router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
     | problems(Unauthorized, Forbidden, RunNotFound, RunFinal),
 )
 async def cancel_run(run_id: RunId, services: ServicesDep, principal: Writes, response: Response) -> RunRead:
-    """Cancel a run: at once if it waits, else as soon as its worker has heard."""
+    """Cancel a run: at once if it waits, else as soon as its worker has heard. Asked again, it answers the same."""
     run = await service.cancel(services.engine, services.manager, run_id, owner=principal.owner)
     response.status_code = 200 if run.state.is_final else 202
     return run

@@ -32,6 +32,16 @@ TAGS = {
 }
 _LOCATION = {"Location": "Where the run is."}
 _RETRY_AFTER = {"Retry-After": "Seconds to wait before looking again; not sent once the run has ended."}
+_WAITED = {"Preference-Applied": "`wait=N`, where that was preferred and done."}
+_KEYED = {"Idempotent-Replayed": "`true`: the request was sent before with this `Idempotency-Key`."}
+_ACCEPTED = _LOCATION | _RETRY_AFTER | _KEYED
+_ENDED = _LOCATION | _KEYED | _WAITED
+_VERSION = {
+    "ETag": "The version of the run, for `If-None-Match`.",
+    "Cache-Control": "`private, no-cache`: ask with `If-None-Match`.",
+    "Vary": "`Prefer`.",
+}
+_REPLACED = {"Link": 'The run whose place it took (`rel="predecessor-version"`).'}
 _CANONICAL = {"Link": 'The run itself, in the canonical words (`rel="canonical"`).'}
 # By operation and status; a route may also say it in its own `responses`.
 STANDING = {
@@ -40,22 +50,30 @@ STANDING = {
 }
 """Answers to who had to say who he is, unless nothing limits him."""
 HEADERS: dict[tuple[str, str], dict[str, str]] = {
-    ("submitRun", "202"): _LOCATION | _RETRY_AFTER,
-    ("runAction", "202"): _LOCATION | _RETRY_AFTER | _CANONICAL,
+    ("submitRun", "202"): _ACCEPTED | _REPLACED,
+    ("submitRun", "200"): _ENDED | _RETRY_AFTER | _REPLACED,
+    ("runAction", "202"): _ACCEPTED | _CANONICAL,
+    ("runAction", "200"): _ENDED | _CANONICAL,
     ("retryRun", "202"): _RETRY_AFTER,
-    ("replayRun", "202"): _LOCATION | _RETRY_AFTER,
-    ("changeRuns", "202"): _LOCATION | _RETRY_AFTER,
-    ("submitJob", "202"): _LOCATION | _RETRY_AFTER | _CANONICAL,
-    ("submitTask", "202"): _LOCATION | _RETRY_AFTER | _CANONICAL,
+    ("replayRun", "202"): _ACCEPTED,
+    ("replayRun", "200"): _ENDED,
+    ("changeRuns", "202"): _ACCEPTED,
+    ("changeRuns", "200"): _ENDED,
+    ("submitJob", "202"): _ACCEPTED | _CANONICAL,
+    ("submitJob", "200"): _ENDED | _CANONICAL,
+    ("submitTask", "202"): _ACCEPTED | _CANONICAL,
+    ("submitTask", "200"): _ENDED | _CANONICAL,
     ("getJob", "200"): _RETRY_AFTER | _CANONICAL,
     ("getTask", "200"): _RETRY_AFTER | _CANONICAL,
     ("runSchedule", "202"): _LOCATION | _RETRY_AFTER,
     ("createSchedule", "201"): {"Location": "Where the schedule is."},
-    ("createAdventure", "201"): {"Location": "Where the adventure is."},
-    ("decide", "201"): {"Location": "Where the adventure is."},
+    ("createAdventure", "201"): {"Location": "Where the adventure is."} | _KEYED,
+    ("decide", "201"): {"Location": "Where the adventure is."} | _KEYED,
     ("uploadFile", "201"): {"Location": "Where the file can be read for an hour."},
     ("createWebhook", "201"): {"Location": "Where the webhook is."},
-    ("getRun", "200"): _RETRY_AFTER,
+    ("getRun", "200"): _VERSION | _WAITED | _RETRY_AFTER,
+    ("getRun", "304"): _VERSION | _WAITED | _RETRY_AFTER,
+    ("listRuns", "200"): {"Link": 'The next page (`rel="next"`), if there is one.'},
     ("getActionRun", "200"): _RETRY_AFTER | _CANONICAL,
 }
 _PLACEHOLDERS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
@@ -34,6 +34,7 @@ from app.routers.strict import StrictRoute
 from app.runs import service
 from app.runs.events import follow, patiently
 from app.runs.schemas import ActionName, QueueName, RunRead, TagName
+from app.runs.watch import Told
 
 router = APIRouter(tags=["events"], route_class=StrictRoute)
 
@@ -41,6 +42,11 @@ TOPICS = ("runs", *Topic)
 SNAPSHOT_RUNS = 50
 BREATH_SECONDS = 0.25
 """What changes meanwhile is told at once."""
+
+LastEventId = Annotated[str | None, Header(description="Resume after this event.")]
+LastEventIdInQuery = Annotated[
+    str | None, Query(alias="last_event_id", description="The same, for clients that cannot set a header.")
+]
 
 
 @router.get(
@@ -57,10 +63,8 @@ async def follow_run(
     run_id: RunId,
     services: ServicesDep,
     principal: Reads,
-    last_event_id: Annotated[str | None, Header(description="Resume after this event.")] = None,
-    after: Annotated[
-        str | None, Query(alias="last_event_id", description="The same, for clients that cannot set a header.")
-    ] = None,
+    last_event_id: LastEventId = None,
+    after: LastEventIdInQuery = None,
 ) -> EventStream:
     """Server-sent events: the run as it is (`snapshot`), its history after `Last-Event-ID`, then live.
 
@@ -69,7 +73,8 @@ async def follow_run(
     with the last id: each event comes once and in order.
     """
     run, seen = await begin(services, run_id, last_event_id or after, owner=principal.owner)
-    return EventStream(_history(services, run, seen))
+    # Without an id: who is cut off behind it has still seen no more than before.
+    return EventStream(history(services, run, seen, first=encode_run("snapshot", run), encode=encode_all))
 
 
 async def begin(services: Services, run_id: str, seen: str | None, *, owner: str | None) -> tuple[RunRead, int]:
@@ -87,11 +92,13 @@ async def begin(services: Services, run_id: str, seen: str | None, *, owner: str
     return run, after
 
 
-async def _history(services: Services, run: RunRead, seen: int) -> AsyncGenerator[bytes]:
-    # Without an id: who is cut off here has still seen no more than before.
-    yield BEGINNING + encode_run("snapshot", run)
+async def history(
+    services: Services, run: RunRead, seen: int, *, first: bytes, encode: Callable[[list[Told]], bytes]
+) -> AsyncGenerator[bytes]:
+    """What a stream of a run sends: `first`, what has come after the event `seen`, and what comes until its end."""
+    yield BEGINNING + first
     async for told in follow(services.engine, services.lookout, run, after=seen, stopping=services.stopping):
-        yield encode_all(told)
+        yield encode(told)
 
 
 class Watched(BaseModel):

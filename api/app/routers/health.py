@@ -16,10 +16,15 @@ from app.errors import DatabaseBehind, DatabaseUnavailable
 from app.routers.dependencies import ServicesDep
 from app.routers.problems import FIND_THE_LISTENER
 from app.routers.strict import StrictRoute
+from app.runs.lookout import LOOK_AGAIN_SECONDS
 
 router = APIRouter(tags=["health"], route_class=StrictRoute)
 
 PATIENCE_SECONDS = 1.0
+_DEAF = (
+    f"This process hears no NOTIFY: streams are up to {LOOK_AGAIN_SECONDS:g} s late. The log says why; LISTEN needs a "
+    "connection of its own to the server, not one of a pooler."
+)
 
 
 class Health(BaseModel):
@@ -54,8 +59,12 @@ async def readyz(services: ServicesDep) -> Readiness:
         raise DatabaseBehind(detail=f"The database lacks {', '.join(sorted(missing))}. Run: runledger db upgrade")
     if usage >= 1:
         raise DatabaseUnavailable(detail=f"PostgreSQL's NOTIFY queue is full. {FIND_THE_LISTENER}")
-    warnings = [f"PostgreSQL's NOTIFY queue is {usage:.0%} full. {FIND_THE_LISTENER}"]
-    return Readiness(status="ready", notify_queue_usage=usage, warnings=warnings if usage > NOTIFY_ALARM else [])
+    warnings: list[str] = []
+    if usage > NOTIFY_ALARM:
+        warnings.append(f"PostgreSQL's NOTIFY queue is {usage:.0%} full. {FIND_THE_LISTENER}")
+    if services.lookout.is_deaf:
+        warnings.append(_DEAF)
+    return Readiness(status="ready", notify_queue_usage=usage, warnings=warnings)
 
 
 @router.get("/health", operation_id="health", responses=problems(DatabaseUnavailable, DatabaseBehind))

@@ -16,7 +16,7 @@ from app.routers.doors import params_at, say_more
 from app.routers.headers import IDEMPOTENCY_KEY, PREFER
 from app.routers.payload_jobs import PayloadJobAccepted, PayloadJobCreate, PayloadJobRead
 from app.routers.runs import SUBMISSION_PROBLEMS, accept, submit
-from app.routers.security import Principal, Reads, Writes
+from app.routers.security import Principal, Reads, Submits
 from app.routers.services import Services
 from app.routers.sleep_jobs import SleepJobCreate, SleepJobRead
 from app.routers.strict import StrictRoute
@@ -66,7 +66,7 @@ JobId = Annotated[str, Path(description="`job_id` or `id` of the submission.", m
     | SUBMISSION_PROBLEMS,
 )
 async def submit_job(
-    body: JobCreate, services: ServicesDep, principal: Writes, request: Request, response: Response
+    body: JobCreate, services: ServicesDep, principal: Submits, request: Request, response: Response
 ) -> PayloadJobAccepted | SleepJobRead:
     """Submit a job: with a `payload`, whose `task` is an action, or one that sleeps.
 

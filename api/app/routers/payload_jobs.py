@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from app.errors import Fault, InvalidInput, UnknownAction
 from app.routers.doors import vocabulary
 from app.runs.schemas import OnConflict, RunCreate, RunRead, Unique, UniqueScope
-from app.runs.service import Accepted
 from app.runs.state import RunState
 from app.runs.stored import Found
+from app.runs.submission import Accepted
 
 WITHOUT_TASK = "noop"
 """The action of a payload that names none. Its params are the payload."""

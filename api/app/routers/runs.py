@@ -44,16 +44,16 @@ from app.routers.headers import (
     seconds_to_wait,
     when_to_look_again,
 )
-from app.routers.security import Principal, Reads, Writes
+from app.routers.security import Principal, Reads, Submits, Writes, check_may_submit
 from app.routers.services import Services
 from app.routers.strict import StrictRoute
-from app.runs import service
+from app.runs import service, submission
 from app.runs.events import wait_for
 from app.runs.problems import document
 from app.runs.schemas import BatchAccepted, BatchItem, RunBatch, RunCreate, RunPage, RunQuery, RunRead
-from app.runs.service import Accepted, Origin
 from app.runs.state import RunState
 from app.runs.stored import Found
+from app.runs.submission import Accepted, Origin
 from app.webhooks.service import nameable
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=StrictRoute)
@@ -93,7 +93,7 @@ class RunReadWithTraceback(RunRead):
     responses={200: {"model": RunRead, "description": "It ended while you waited, or a unique run was there."}}
     | SUBMISSION_PROBLEMS,
 )
-async def submit_run(body: RunCreate, principal: Writes, request: Request, response: Response) -> Response:
+async def submit_run(body: RunCreate, principal: Submits, request: Request, response: Response) -> Response:
     """Submit an action. The run is stored when the answer arrives; a worker performs it."""
     # What is asked for most is spared a dependency, and a second check of the answer.
     run = await accept(request.app.state.services, body, principal, request, response)
@@ -124,7 +124,7 @@ async def submit_runs(body: RunBatch, services: ServicesDep, principal: Writes, 
     """
     named = {run["webhook"] for run in body.runs if isinstance(run, dict) and isinstance(run.get("webhook"), str)}
     source = await with_webhooks(origin(principal, request), services, named)
-    outcomes = await service.submit_all(services.intake, services.actions, body.runs, source)
+    outcomes = await submission.submit_all(services.intake, services.actions, body.runs, source)
     items = [each if isinstance(each, BatchItem) else BatchItem(error=document(each)) for each in outcomes]
     # A thousand of them are not checked a second time.
     return Response(BatchAccepted(items=items).model_dump_json(exclude_unset=True), 202, media_type="application/json")
@@ -234,13 +234,14 @@ async def submit(
     Args:
         again: where a run came from that is submitted again.
     """
+    check_may_submit(principal, body.action)
     action = services.actions.named(body.action)
     source = origin(principal, request)
     if again is not None:
         source = replace(source, owner=again.owner, webhooks=again.webhooks, replay_of=again.replay_of)
     elif body.webhook is not None:
         source = await with_webhooks(source, services, {body.webhook})
-    accepted = await service.accept(services.intake, action, body, source)
+    accepted = await submission.accept(services.intake, action, body, source)
     run = await _preferred(services, accepted.run, request, response)
     response.status_code = 200 if accepted.found is Found.EXISTING or _has_waited(response) else 202
     response.headers["Location"] = run.links.self

@@ -36,8 +36,9 @@ class Access(SecurityBase):
         async def list_runs(principal: Reads): …
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, *, or_of_an_action: bool = False) -> None:
         self.scope = scope
+        self.or_of_an_action = or_of_an_action
         self.scheme_name = _IN_HEADER
         self.model = APIKey.model_validate(
             {
@@ -75,14 +76,26 @@ class Access(SecurityBase):
         return self._allowed(principal)
 
     def _allowed(self, principal: Principal) -> Principal:
-        if not principal.may(self.scope):
+        if not (principal.may(self.scope) or (self.or_of_an_action and principal.actions)):
             raise Forbidden(detail=f"This needs the scope {self.scope}.")
         return principal
 
 
 Reads = Annotated[Principal, Depends(Access(Scope.READ))]
 Writes = Annotated[Principal, Depends(Access(Scope.WRITE))]
+Submits = Annotated[Principal, Depends(Access(Scope.WRITE, or_of_an_action=True))]
+"""Who may submit runs, of some actions at least: of which is seen when it is known what is submitted."""
 Administers = Annotated[Principal, Depends(Access(Scope.ADMIN))]
+
+
+def check_may_submit(principal: Principal, action: str) -> None:
+    """Do nothing if runs of the action may be submitted.
+
+    Raises:
+        Forbidden: they may not, whether there is such an action or not.
+    """
+    if not principal.may_submit(action):
+        raise Forbidden(detail=f"This needs the scope {Scope.WRITE}, or actions: with the name of the action.")
 
 
 async def identify(request: HTTPConnection) -> Principal:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import functools
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from fastapi_rfc9457.server import problems
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
@@ -13,15 +13,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from app.errors import Forbidden, InvalidEventId, QuotaExceeded, RunNotFound, Unauthorized
 from app.routers.dependencies import ServicesDep
 from app.routers.doors import params_at, say_more, vocabulary
-from app.routers.events import begin
+from app.routers.events import LastEventId, LastEventIdInQuery, begin, history
 from app.routers.headers import IDEMPOTENCY_KEY, PREFER
 from app.routers.runs import SUBMISSION_PROBLEMS, accept
-from app.routers.security import ONE_STREAM, Reads, Writes
-from app.routers.services import Services
-from app.routers.streams import BEGINNING, STREAM, EventStream
+from app.routers.security import ONE_STREAM, Reads, Submits
+from app.routers.streams import STREAM, EventStream
 from app.routers.strict import StrictRoute
 from app.runs import service
-from app.runs.events import follow
 from app.runs.schemas import EventRead, Progress, RunCreate, RunRead, read_progress
 from app.runs.state import RunState
 from app.runs.watch import Told
@@ -83,7 +81,7 @@ class TaskRead(TaskUpdate):
     responses={200: {"model": TaskStatus, "description": "It ended while you waited."}} | SUBMISSION_PROBLEMS,
 )
 async def submit_task(
-    body: TaskCreate, services: ServicesDep, principal: Writes, request: Request, response: Response
+    body: TaskCreate, services: ServicesDep, principal: Submits, request: Request, response: Response
 ) -> TaskStatus:
     """Submit a task; then poll `GET /tasks/{task_id}`, or follow `GET /tasks/{task_id}/stream`."""
     with params_at("/payload"):
@@ -114,23 +112,19 @@ async def stream_task(
     task_id: TaskId,
     services: ServicesDep,
     principal: Reads,
-    last_event_id: Annotated[str | None, Header(description="Resume after this message.")] = None,
-    after: Annotated[
-        str | None, Query(alias="last_event_id", description="The same, for clients that cannot set a header.")
-    ] = None,
+    last_event_id: LastEventId = None,
+    after: LastEventIdInQuery = None,
 ) -> EventStream:
     """Server-sent messages: a `TaskUpdate` whenever status or progress changes; the last one has the result or error.
 
     They have no event name, so that an `EventSource` hands them to `onmessage`.
     """
     run, seen = await begin(services, task_id, last_event_id or after, owner=principal.owner)
-    return EventStream(_messages(services, run, seen))
+    return EventStream(history(services, run, seen, first=b"", encode=functools.partial(_messages, task_id=run.id)))
 
 
-async def _messages(services: Services, run: RunRead, seen: int) -> AsyncGenerator[bytes]:
-    yield BEGINNING
-    async for told in follow(services.engine, services.lookout, run, after=seen, stopping=services.stopping):
-        yield b"".join([_message(one, run.id) for one in told]) or KEEPALIVE_COMMENT
+def _messages(told: list[Told], task_id: str) -> bytes:
+    return b"".join([_message(one, task_id) for one in told]) or KEEPALIVE_COMMENT
 
 
 def _message(told: Told, task_id: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_type_hints
 
 from procrastinate.job_context import JobContext
@@ -40,6 +40,9 @@ class Action:
     task: Task[..., Any, ...]
     call: Callable[[Run, dict[str, Any]], Awaitable[Any]]
     """Calls the function, with a run and params as they are stored; what it returns, in JSON."""
+    timeout: float | None = None
+    """Seconds that an attempt may take."""
+    limit: Limit | None = None
 
     def check(self, params: dict[str, Any]) -> dict[str, Any]:
         """The params as they are stored: valid, in JSON, without what was not sent.
@@ -131,7 +134,7 @@ class Actions(Mapping[str, Action]):
             if limit is not None:
                 _check(limit, action)
                 self._app.limits[action.name] = limit
-            self._actions[action.name] = action
+            self._actions[action.name] = replace(action, timeout=timeout, limit=limit)
             return action.task
 
         return decorate

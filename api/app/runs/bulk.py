@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.engine.manager import JobManager
 from app.errors import Refused
 from app.outbound.postgres.database import autocommit
-from app.runs import pages, queries, service
+from app.runs import pages, queries, service, submission
 from app.runs.actions import Actions
 from app.runs.context import Run
 from app.runs.idempotency import Idempotency
@@ -117,6 +117,6 @@ class _Bulk:
                 again = await service.again(self.hands.engine, run_id, RunReplay(), owner=self.owner)
                 # So that a page that is done again does not replay its runs again.
                 origin = replace(again.origin, key=Idempotency(self.run_id, run_id, BulkOp.REPLAY))
-                await service.accept(
+                await submission.accept(
                     self.hands.intake, self.hands.actions.named(again.request.action), again.request, origin
                 )

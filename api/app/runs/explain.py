@@ -65,6 +65,8 @@ class Facts:
     """What it waits to be told."""
     awaited: int
     """How many children it waits for; meaningful, as the signal is, while it is not due."""
+    children: int
+    """How many it has."""
     attempts: int
     """How many have been made."""
     lock: str | None
@@ -124,7 +126,7 @@ def _time_to_come(facts: Facts) -> Reason | None:
 
 def _wait(facts: Facts) -> Reason:
     if facts.signal is None:
-        number = "a child" if facts.awaited == 1 else f"{facts.awaited} children"
+        number = "its child" if facts.children == 1 else f"{facts.awaited} of its {facts.children} children"
         message = f"It waits for {number} to end: GET /runs?parent_id= lists them."
         return Reason(code=Cause.WAITS_FOR_CHILDREN, message=message)
     until = None if facts.due_at == NO_TIME else facts.due_at

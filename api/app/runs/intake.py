@@ -21,7 +21,7 @@ from app.runs import keys, queries
 from app.runs.queries import NewRun
 from app.runs.quota import Quota
 from app.runs.schemas import Unique
-from app.runs.stored import Stored, replayed
+from app.runs.stored import IN_FLIGHT, Stored, replayed
 from app.runs.unique import store_unique
 from app.runs.within import Within
 
@@ -93,18 +93,33 @@ class Intake:
             return outcome
         raise outcome
 
+    async def queued_run(self, run: NewRun) -> str | None:
+        """The run that waits under this one's queueing lock, if it is of the same owner."""
+        if run["queueing_lock"] is None:
+            return None
+        with translated_errors():
+            async with autocommit(self._connector.engine).connect() as connection:
+                return await keys.get_queued_run(connection, queueing_lock=run["queueing_lock"], owner=run["owner"])
+
     async def store_within(self, connection: AsyncConnection, run: NewRun) -> Stored:
         """Store a run and its job as part of the caller's transaction: they are there when that commits.
 
         Raises:
+            IdempotencyInFlight: another request with its idempotency key is being stored, or was.
             UniqueViolation: a run with the same queueing lock is waiting.
             ConnectorException: the database did not answer.
             QuotaExceeded: too many of this owner wait for a worker already.
         """
         if refused := await self._refusal(run):
             raise refused
-        [stored] = await queries.insert_runs(Within(self._connector, connection), [run])
-        assert stored is not None, "Only an idempotency key keeps a run out, and keys are of requests."
+        try:
+            [stored] = await queries.insert_runs(Within(self._connector, connection), [run])
+        except ConnectorException as error:
+            if is_lock_timeout(error):
+                raise IdempotencyInFlight(detail=IN_FLIGHT) from error
+            raise
+        if stored is None:
+            raise IdempotencyInFlight(detail=IN_FLIGHT)
         return Stored(stored)
 
     async def store_all(self, runs: Sequence[tuple[NewRun, Unique | None]]) -> list[Outcome]:
@@ -215,7 +230,7 @@ class Intake:
 
 def _told(error: ConnectorException) -> BaseException:
     if is_lock_timeout(error):
-        return IdempotencyInFlight(detail="The first request with this Idempotency-Key is being stored.")
+        return IdempotencyInFlight(detail=IN_FLIGHT)
     return error
 
 

@@ -16,6 +16,16 @@ Key = tuple[str, str]
 """A principal and the idempotency key it sent."""
 
 
+async def try_lock_key(connection: AsyncConnection, key: Key) -> bool:
+    """Keep everybody else who asks for this key from having it until this transaction ends.
+
+    Returns:
+        Whether nobody else has it.
+    """
+    statement = text("SELECT pg_try_advisory_xact_lock(hashtextextended('runledger.key:' || :key, 0))")
+    return (await connection.execute(statement, {"key": " ".join(key)})).scalar_one()
+
+
 async def list_originals(connection: AsyncConnection, keys: list[Key]) -> dict[Key, RunRow]:
     """The runs that were submitted under these keys, each with the fingerprint of what was `sent`."""
     statement = (
@@ -84,6 +94,17 @@ async def cancel_waiting_job(connection: AsyncConnection, *, job_id: int) -> boo
     """
     statement = text("UPDATE procrastinate_jobs SET status = 'cancelled' WHERE id = :job_id AND status = 'todo'")
     return (await connection.execute(statement, {"job_id": job_id})).rowcount == 1
+
+
+async def get_queued_run(connection: AsyncConnection, *, queueing_lock: str, owner: str | None) -> str | None:
+    """The run that waits under a queueing lock, if it is the owner's; `None`: anybody's."""
+    statement = text("""
+        SELECT run.id FROM procrastinate_jobs AS job JOIN action_runs AS run ON run.job_id = job.id
+         WHERE job.status = 'todo' AND job.queueing_lock = :queueing_lock
+           AND (CAST(:owner AS text) IS NULL OR run.owner = :owner)
+    """)
+    arguments = {"queueing_lock": queueing_lock, "owner": owner}
+    return (await connection.execute(statement, arguments)).scalar_one_or_none()
 
 
 async def set_error(connection: AsyncConnection, *, job_id: int, error: dict[str, Any]) -> None:

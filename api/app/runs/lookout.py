@@ -59,6 +59,11 @@ class Lookout:
         self._bell = asyncio.Event()
         self.is_listening = asyncio.Event()
 
+    @property
+    def is_deaf(self) -> bool:
+        """Whether it hears no bell at this moment, and only looks every `LOOK_AGAIN_SECONDS`."""
+        return self._listener.is_deaf
+
     async def run(self) -> None:
         """Listen and look until the process is told to stop, or this is cancelled."""
         tasks = [

@@ -1,80 +1,27 @@
-"""What can be done with runs: submit, read, list, cancel, retry, prune. Each is one transaction."""
+"""What can be done with runs that are there: read, list, cancel, retry, ask again, prune. Each is one transaction."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from fastapi_rfc9457 import Problem
 from procrastinate import exceptions
-from pydantic import ValidationError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.engine.connector import translated_errors
 from app.engine.manager import JobManager
-from app.errors import (
-    AlreadyQueued,
-    Fault,
-    InvalidCursor,
-    InvalidInput,
-    Refused,
-    RunFinal,
-    RunNotFailed,
-    RunNotFound,
-)
+from app.errors import AlreadyQueued, InvalidCursor, RunFinal, RunNotFailed, RunNotFound
 from app.outbound.postgres.database import autocommit
 from app.runs import keys, pages, queries
-from app.runs.actions import Action, Actions
-from app.runs.idempotency import Idempotency
-from app.runs.intake import Intake
-from app.runs.problems import faults
-from app.runs.queries import NewRun
-from app.runs.schemas import RUN_ID, BatchItem, RunCreate, RunPage, RunRead, RunReplay, Unique, read_run
+from app.runs.schemas import RUN_ID, RunCreate, RunPage, RunRead, RunReplay, read_run
 from app.runs.state import RunState
-from app.runs.stored import Found, Stored
+from app.runs.submission import ALREADY_QUEUED, Origin
 
 PRUNE_BATCH = 500
-_UNKNOWN_WEBHOOK = Fault(
-    pointer="/webhook", detail="There is no such endpoint. POST /webhooks makes one.", type="unknown_webhook"
-)
 KEYS_LIVE = timedelta(hours=24)
-_ALREADY_QUEUED = "A run with this queueing lock is already waiting."
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a request comes from: who will see its runs, the trace that it is part of, and the key it may come with.
-
-    `actor` and `route` are for the audit log; without an actor it says nothing.
-
-    `webhooks` are the endpoints that its runs may name.
-    """
-
-    owner: str | None = None
-    trace_context: dict[str, str] | None = None
-    key: Idempotency | None = None
-    replay_of: str | None = None
-    """The run that it repeats."""
-    actor: str | None = None
-    route: str | None = None
-    webhooks: frozenset[str] = frozenset()
-
-
-HERE = Origin()
-"""This program itself: its runs belong to nobody."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The run of an accepted request."""
-
-    run: RunRead
-    found: Found
-    replaced: str | None
-    """The run whose place it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,93 +30,6 @@ class Again:
 
     request: RunCreate
     origin: Origin
-
-
-async def submit(intake: Intake, action: Action, request: RunCreate, origin: Origin = HERE) -> RunRead:
-    """The run of `accept`."""
-    return (await accept(intake, action, request, origin)).run
-
-
-async def accept(intake: Intake, action: Action, request: RunCreate, origin: Origin = HERE) -> Accepted:
-    """Accept a request: its run and its job exist, durably, when this returns.
-
-    Both are inserted by one statement, with the task's own defaults, as `Task.defer_async` would insert the job.
-
-    Raises:
-        InvalidInput: the params do not fit the action's input.
-        AlreadyQueued: a run with the same queueing lock is waiting.
-        NotUnique: a run with the same unique key is in the way.
-        IdempotencyKeyReused: the key was sent with something else.
-        IdempotencyInFlight: the first request with the key is being stored.
-        TooBusy: too much is being submitted at this moment.
-        QuotaExceeded: too many runs of this owner wait.
-    """
-    try:
-        stored = await intake.store(_prepared(action, request, origin), request.unique)
-    except exceptions.UniqueViolation as error:
-        raise AlreadyQueued(detail=_ALREADY_QUEUED) from error
-    return Accepted(read_run(stored.run), stored.found, stored.replaced)
-
-
-async def submit_within(
-    intake: Intake, connection: AsyncConnection, action: Action, request: RunCreate, origin: Origin = HERE
-) -> RunRead:
-    """Accept a request as part of the caller's transaction: its run is there, and starts, when that commits.
-
-    Raises:
-        InvalidInput: the params do not fit the action's input.
-        QuotaExceeded: too many runs of this owner wait.
-    """
-    return read_run((await intake.store_within(connection, _prepared(action, request, origin))).run)
-
-
-async def submit_all(
-    intake: Intake, actions: Actions, requests: list[Any], origin: Origin = HERE
-) -> list[BatchItem | Problem]:
-    """Accept requests one by one, storing together those that can be.
-
-    Args:
-        requests: JSON; each should be a `RunCreate`.
-        origin: with a key, each request has that key and its number.
-
-    Returns:
-        For each request the id of its run, or the problem that kept it out.
-
-    Raises:
-        ConnectorException: the database did not answer; some runs may have been stored.
-    """
-    prepared = [_prepared_or_problem(actions, n, request, origin) for n, request in enumerate(requests)]
-    stored = iter(await intake.store_all([run for run in prepared if isinstance(run, tuple)]))
-    return [_outcome(next(stored)) if isinstance(run, tuple) else run for run in prepared]
-
-
-def _prepared_or_problem(
-    actions: Actions, number: int, request: Any, origin: Origin
-) -> tuple[NewRun, Unique | None] | Problem:
-    try:
-        checked = RunCreate.model_validate(request)
-        if origin.key is not None:
-            origin = replace(origin, key=origin.key.of_item(number))
-        return _prepared(actions.named(checked.action), checked, origin), checked.unique
-    except ValidationError as error:
-        return InvalidInput(errors=faults(error, f"/runs/{number}"))
-    except InvalidInput as problem:
-        at = [fault.model_copy(update={"pointer": f"/runs/{number}{fault.pointer}"}) for fault in problem.errors]
-        return InvalidInput(errors=at)
-    except Refused as problem:
-        return problem
-
-
-def _outcome(stored: Stored | BaseException) -> BatchItem | Problem:
-    match stored:
-        case Stored(run=run, replaced=replaced):
-            return BatchItem(id=run["id"]) if replaced is None else BatchItem(id=run["id"], replaced=replaced)
-        case exceptions.UniqueViolation():
-            return AlreadyQueued(detail=_ALREADY_QUEUED)
-        case Problem():
-            return stored
-        case _:
-            raise stored
 
 
 async def get(engine: AsyncEngine, run_id: str, *, owner: str | None = None) -> RunRead:
@@ -216,18 +76,18 @@ async def cancel(engine: AsyncEngine, manager: JobManager, run_id: str, *, owner
     """Cancel a run that waits, or ask the worker of one that runs to stop it.
 
     Returns:
-        The run: `cancelled`, or still `running` until its worker has heard.
+        The run: `cancelled`, now or before, or still `running` until its worker has heard.
 
     Raises:
         RunNotFound: there is none with that id.
-        RunFinal: it has ended.
+        RunFinal: it has succeeded or failed.
     """
     row = await _row(engine, run_id, owner)
     async with engine.begin() as connection:
         asked = await manager.cancel_job_by_id_async(row.job_id, abort=True, connection=connection)
     run = await get(engine, run_id)
-    if not asked:
-        raise RunFinal(detail=f"The run has already {_ended(run.state)}.", state=run.state)
+    if not asked and run.state is not RunState.CANCELLED:
+        raise RunFinal(detail=f"The run has already {run.state}.", state=run.state)
     return run
 
 
@@ -245,7 +105,7 @@ async def retry(engine: AsyncEngine, run_id: str, *, owner: str | None = None) -
             async with autocommit(engine).connect() as connection:
                 requeued = await queries.requeue_ended_job(connection, job_id=row.job_id)
     except exceptions.UniqueViolation as error:
-        raise AlreadyQueued(detail=_ALREADY_QUEUED) from error
+        raise AlreadyQueued(detail=ALREADY_QUEUED) from error
     run = await get(engine, run_id)
     if not requeued:
         raise RunNotFailed(detail="Only a run that failed or was cancelled can be retried.", state=run.state)
@@ -304,35 +164,6 @@ async def _row(engine: AsyncEngine, run_id: str, owner: str | None) -> queries.R
     if row is None:
         raise RunNotFound(detail="There is no run with that id.")
     return row
-
-
-def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
-    """The request, checked, with what the task says where it is silent."""
-    if request.webhook is not None and request.webhook not in origin.webhooks:
-        raise InvalidInput(errors=[_UNKNOWN_WEBHOOK])
-    run = action.ask(request.params)
-    run |= {
-        "queue": request.queue or run["queue"],
-        "priority": run["priority"] if request.priority is None else request.priority,
-        "lock": request.lock or run["lock"],
-        "queueing_lock": request.queueing_lock or run["queueing_lock"],
-        "schedule_at": request.schedule_at and request.schedule_at.isoformat(),
-        "delay": request.delay or None,
-        "start_deadline": request.start_deadline and request.start_deadline.isoformat(),
-        "tags": request.tags,
-        "max_attempts": request.max_attempts or run["max_attempts"],
-        "trace_context": origin.trace_context,
-        "owner": origin.owner,
-        "webhook": request.webhook,
-        "replay_of": origin.replay_of,
-        "actor": origin.actor,
-        "route": origin.route,
-    }
-    return run if origin.key is None else run | origin.key.stamp(request)
-
-
-def _ended(state: RunState) -> str:
-    return "been cancelled" if state is RunState.CANCELLED else str(state)
 
 
 def _encode(job_id: int) -> str:

@@ -8,6 +8,8 @@ from enum import Enum, auto
 from app.errors import IdempotencyInFlight, IdempotencyKeyReused
 from app.runs.queries import NewRun, RunRow, StoredRun
 
+IN_FLIGHT = "The first request with this Idempotency-Key is being stored."
+
 
 class Found(Enum):
     """Where the run comes from."""
@@ -38,7 +40,7 @@ def replayed(run: NewRun, original: RunRow | None) -> Stored:
         IdempotencyInFlight: it is being stored at this moment.
     """
     if original is None:
-        raise IdempotencyInFlight(detail="The first request with this Idempotency-Key is being stored.")
+        raise IdempotencyInFlight(detail=IN_FLIGHT)
     if original.sent != run["fingerprint"]:
         raise IdempotencyKeyReused(detail="This Idempotency-Key was sent with another request.")
     return Stored(dict(original._mapping), Found.REPLAYED)

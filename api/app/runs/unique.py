@@ -11,7 +11,7 @@ from app.errors import IdempotencyInFlight, NotUnique
 from app.runs import keys, queries
 from app.runs.queries import NewRun, RunRow
 from app.runs.schemas import OnConflict, Unique, UniqueScope, read_run
-from app.runs.stored import Found, Stored, replayed
+from app.runs.stored import IN_FLIGHT, Found, Stored, replayed
 from app.runs.within import Within
 
 
@@ -36,7 +36,7 @@ async def store_unique(connector: SQLAlchemyAsyncConnector, run: NewRun, unique:
         replaced = holder if holder is not None and await _gives_way(connection, holder, unique) else None
         [stored] = await queries.insert_runs(Within(connector, connection), [run])
         if stored is None:
-            raise IdempotencyInFlight(detail="The first request with this Idempotency-Key is being stored.")
+            raise IdempotencyInFlight(detail=IN_FLIGHT)
         await keys.set_unique_run(connection, **place, job_id=stored["job_id"])
         if replaced is not None:
             await keys.set_error(connection, job_id=replaced.job_id, error=_replaced_by(stored["id"]))

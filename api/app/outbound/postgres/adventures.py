@@ -123,6 +123,12 @@ async def get_adventure(connection: AsyncConnection, adventure_id: UUID, *, owne
     return (await connection.execute(statement, {"adventure_id": adventure_id, "owner": owner})).first()
 
 
+async def get_adventure_of_run(connection: AsyncConnection, run_id: str) -> UUID:
+    """The adventure of which a run writes an entry."""
+    statement = text("SELECT adventure_id FROM adventure_entries WHERE run_id = :run_id")
+    return (await connection.execute(statement, {"run_id": run_id})).scalar_one()
+
+
 async def list_entries(connection: AsyncConnection, adventure_id: UUID) -> Sequence[EntryRow]:
     """The entries of an adventure, the first first, each with all that belongs to it."""
     statement = text("""
