@@ -34,8 +34,8 @@ PREFER = header(
 IDEMPOTENCY_KEY = header(
     "Idempotency-Key",
     "Makes it safe to send the request again: for at least 24 hours, the same key of the same caller with the same "
-    "body gets the same run, as it is now, with `Idempotent-Replayed: true`. 1 to 255 printable ASCII characters, "
-    "plain or in double quotes.",
+    "body gets the run, or the adventure, that it has made, as it is now, with `Idempotent-Replayed: true`. 1 to 255 "
+    "printable ASCII characters, plain or in double quotes.",
     type="string", maxLength=257, examples=["9f2d6a52-5d1c-4c86-9f0c-4c0f4b4f1f0e"],
 )  # fmt: skip
 
