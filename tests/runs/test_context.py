@@ -11,10 +11,10 @@ from tests.support.workshop import Workshop
 
 from app.engine.retry import Retry
 from app.errors import Unavailable
-from app.runs import service
+from app.runs import service, submission
 from app.runs.context import Run
 from app.runs.schemas import RunCreate
-from app.runs.service import Origin
+from app.runs.submission import Origin
 
 
 class Page(BaseModel):
@@ -198,7 +198,9 @@ async def test_a_run_knows_whose_it_is(workshop: Workshop, owner: str | None) ->
     async def says(run: Run) -> str | None:
         return run.owner
 
-    submitted = await service.submit(workshop.intake, workshop.action["says"], RunCreate(action="says"), Origin(owner))
+    submitted = await submission.submit(
+        workshop.intake, workshop.action["says"], RunCreate(action="says"), Origin(owner)
+    )
     await workshop.drain()
     run = await workshop.get(submitted)
     assert (run.state, run.result) == ("succeeded", owner)

@@ -10,6 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.eventually import eventually
 
+from app.outbound.postgres.database import autocommit
+
 _GATE = """
 CREATE FUNCTION pass_the_gate() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -42,7 +44,8 @@ async def gate(engine: AsyncEngine, place: str) -> AsyncIterator[Callable[[], Aw
         async with engine.connect() as connection:
             return await connection.scalar(text(f"SELECT count(*) {_WAITING}"))
 
-    async with engine.connect() as keeper:
+    # No transaction that stays open: the server would end it.
+    async with autocommit(engine).connect() as keeper:
         await keeper.execute(text("SELECT pg_advisory_lock(hashtext('gate'))"))
         yield lambda: eventually(somebody, within=60)
         await keeper.execute(text(f"SELECT pg_terminate_backend(pid) {_WAITING}"))
