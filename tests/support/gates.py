@@ -13,7 +13,7 @@ from tests.support.eventually import eventually
 from app.outbound.postgres.database import autocommit
 
 _GATE = """
-CREATE FUNCTION pass_the_gate() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION pass_the_gate() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('gate'));
     RETURN NEW;
@@ -38,7 +38,7 @@ async def gate(engine: AsyncEngine, place: str) -> AsyncIterator[Callable[[], Aw
     """
     async with engine.begin() as connection:
         await connection.exec_driver_sql(_GATE)
-        await connection.exec_driver_sql(f"CREATE TRIGGER gate BEFORE {place} EXECUTE FUNCTION pass_the_gate()")
+        await connection.exec_driver_sql(f"CREATE OR REPLACE TRIGGER gate BEFORE {place} EXECUTE FUNCTION pass_the_gate()")
 
     async def somebody() -> int | None:
         async with engine.connect() as connection:
