@@ -16,6 +16,7 @@ from app.errors import (
     DatabaseUnavailable,
     Forbidden,
     IdempotencyInFlight,
+    IdempotencyKeyMissing,
     IdempotencyKeyReused,
     InvalidCursor,
     InvalidIdempotencyKey,
@@ -65,6 +66,7 @@ SUBMISSION_PROBLEMS = problems(
     Forbidden,
     UnreadableBody,
     InvalidIdempotencyKey,
+    IdempotencyKeyMissing,
     BodyTooLarge,
     UnknownAction,
     InvalidInput,
@@ -121,6 +123,7 @@ async def submit_runs(body: RunBatch, services: ServicesDep, principal: Writes, 
     """Submit up to 1,000 runs. Each is accepted or refused by itself; those accepted are stored when this answers.
 
     An `Idempotency-Key` holds for each of them at its place: sent again, those that were stored are the same runs.
+    Without it, those whose action requires a key are refused.
     """
     named = {run["webhook"] for run in body.runs if isinstance(run, dict) and isinstance(run.get("webhook"), str)}
     source = await with_webhooks(origin(principal, request), services, named)
