@@ -82,4 +82,4 @@ class RunQuery(RunFilter):
     """Which runs, and how many of them."""
 
     limit: int = Field(default=50, ge=1, le=200)
-    cursor: str | None = Field(default=None, max_length=64, description="`next` of the page before.")
+    cursor: str | None = Field(default=None, max_length=64, description="`next` or `prev` of another page.")
