@@ -148,6 +148,16 @@ async def test_the_way_back_has_what_has_come_meanwhile(api: httpx2.AsyncClient)
     assert ([run["links"]["self"] for run in newer["items"]], newer["prev"]) == (urls[4:], None)
 
 
+async def test_a_total_is_told_to_who_asks_for_it_on_each_page(api: httpx2.AsyncClient) -> None:
+    for _ in range(5):
+        await submit(api)
+    await submit(api, "fail")
+    assert (await api.get("/runs")).json()["total_estimated"] is None
+    first = await api.get("/runs?limit=2&action=echo&count=estimated")
+    second = await api.get(first.links["next"]["url"])
+    assert [page.json()["total_estimated"] for page in (first, second)] == [5, 5]
+
+
 @pytest.mark.parametrize("cursor", ["x", "AAAA", "gAAAAAAAAAAA", "é", "A" * 64])
 async def test_a_cursor_that_is_none_is_400(api: httpx2.AsyncClient, cursor: str) -> None:
     answer = await api.get("/runs", params={"cursor": cursor})
@@ -160,7 +170,9 @@ async def test_a_cursor_at_the_end_of_all_numbers_is_a_page(api: httpx2.AsyncCli
     assert (await api.get("/runs", params={"cursor": cursor})).status_code == 200
 
 
-@pytest.mark.parametrize("query", ["since=yesterday", "until=2026-01-01T00:00:00", "q=", "q=%00", "stat=failed"])
+@pytest.mark.parametrize(
+    "query", ["since=yesterday", "until=2026-01-01T00:00:00", "q=", "q=%00", "stat=failed", "count=exact"]
+)
 async def test_a_filter_that_is_none_is_422_and_named(api: httpx2.AsyncClient, query: str) -> None:
     answer = await api.get(f"/runs?{query}")
     assert answer.status_code == 422

@@ -14,7 +14,7 @@ from tests.support.plans import root_of, scanned
 from app.config import Settings
 from app.outbound.postgres.database import make_engine
 from app.runs import pages
-from app.runs.pages import WINDOW, Page, Way, get_page
+from app.runs.pages import WINDOW, Page, Way, count, estimate, get_page
 from app.runs.state import RunState
 
 RUNS = 100_000
@@ -92,11 +92,34 @@ SHORT_PAGES: list[dict[str, Any]] = [
 ]
 
 
+# What can be looked at as a whole, and what is more than that.
+SMALL: list[dict[str, Any]] = [
+    {"owner": "rare"},
+    {"action": "rare", "q": "7"},
+    {"tag": "rare", "state": RunState.SUCCEEDED},
+    {"state": RunState.QUEUED},
+    {"state": RunState.FAILED},
+    {"since": BEGAN + timedelta(seconds=77.3), "until": BEGAN + timedelta(seconds=99.9)},
+]
+LARGE: list[dict[str, Any]] = [
+    {},
+    {"owner": "common"},
+    {"tag": "common", "owner": "common"},
+    {"action": "common", "state": RunState.SUCCEEDED},
+    {"since": BEGAN + timedelta(hours=1), "until": BEGAN + timedelta(hours=2)},
+    {"since": BEGAN + timedelta(hours=2)},
+]
+
+
 async def read(
     connection: AsyncConnection, asked: dict[str, Any], *, way: Way = pages.DOWN, at: int | None = None
 ) -> float:
+    return await read_by(connection, pages.page_of(asked, way), asked, at=at)
+
+
+async def read_by(connection: AsyncConnection, sql: str, asked: dict[str, Any], *, at: int | None = None) -> float:
     values = pages._values(asked) | {"at": at, "limit": 51}
-    statement = pages._bound(f"EXPLAIN (ANALYZE, FORMAT JSON) {pages.page_of(asked, way)}", values)
+    statement = pages._bound(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", values)
     plan = root_of((await connection.execute(statement)).scalar_one())
     return sum(scanned(plan, table) for table in ("action_runs", "procrastinate_jobs", "run_tags"))
 
@@ -114,6 +137,19 @@ async def test_a_page_reads_a_page_and_a_search_reads_a_window(filled: AsyncConn
         assert len(page.rows) < 50, asked
         assert await read(filled, asked) <= 2 * WINDOW + 2, asked
         assert await read(filled, asked, way=pages.UP, at=1) <= 2 * WINDOW + 2 + RARE, asked
+
+
+@pytest.mark.timeout(300)
+async def test_a_total_is_exact_or_about_right_and_costs_a_search(filled: AsyncConnection) -> None:
+    for asked in SMALL:
+        assert await estimate(filled, **asked) == await count(filled, **asked), asked
+    for asked in LARGE:
+        about = await count(filled, **asked)
+        assert 0.6 * about < await estimate(filled, **asked) < 1.4 * about, asked
+    assert await estimate(filled, q="no such") == 0
+    for asked in [*FULL_PAGES, *SHORT_PAGES]:
+        # The runs of an owner of every other one are found by reading over the others.
+        assert await read_by(filled, pages.look_of(asked), asked) <= 3 * WINDOW + RARE, asked
 
 
 async def walked(connection: AsyncConnection, **asked: Any) -> list[Page]:

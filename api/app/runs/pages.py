@@ -18,15 +18,19 @@ WINDOW = 10_000
 SLACK = 1_000
 """Runs get their places in the order of their times almost: none is further than this from where its time would be."""
 LARGEST_SEARCHED_BYTES = 8_192
+_FIRST = "(SELECT job_id FROM action_runs WHERE id >= :{} ORDER BY id LIMIT 1)"
+_LAST_PLACE = 2**63 - 1
 
 
 class Way(NamedTuple):
-    """Which way a look at runs goes, from the job that is `:at`."""
+    """Which way a look at runs goes, from the job `:at`: its condition, its order, and where the next look begins.
+
+    Downwards that is before the last place of this one, upwards with the first that is not of it.
+    """
 
     begins: str
     order: str
     edge: int
-    """How many places after the first the next look begins: before that one, or upwards with it."""
 
 
 DOWN = Way("(CAST(:at AS bigint) IS NULL OR {place} < :at)", "DESC", WINDOW - 1)
@@ -98,6 +102,20 @@ async def count(connection: AsyncConnection, **filters: Any) -> int:
     return (await connection.execute(_bound(statement, _values(given) | {"at": None}))).scalar_one()
 
 
+async def estimate(connection: AsyncConnection, **filters: Any) -> int:
+    """About how many runs fit, at the cost of a search.
+
+    Where there are fewer than `WINDOW` to look at, as many as it says; else the share of the newest that fits, of as
+    many as the planner believes there are, and no fewer than were seen.
+    """
+    given = {name: value for name, value in filters.items() if value is not None}
+    values = _values(given) | {"at": None}
+    looked, fit = (await connection.execute(_bound(look_of(given), values))).one()
+    if looked < WINDOW:
+        return fit
+    return max(fit, fit * await _believed(connection, given, values) // looked)
+
+
 async def count_ids(connection: AsyncConnection, run_ids: list[str], *, owner: str | None) -> int:
     """How many of these runs there are; the owner's only, if one is given."""
     statement = text(
@@ -112,6 +130,26 @@ def page_of(given: dict[str, Any], way: Way) -> str:
     runs = _runs_at(f"{_places(given, way)} LIMIT {WINDOW}")
     in_order = f"ORDER BY place.job_id {way.order}"
     return f"SELECT run.*, now() AS read_at FROM {runs}{_where(_fitting(given))} {in_order} LIMIT :limit"
+
+
+def look_of(given: dict[str, Any]) -> str:
+    """The statement that counts, of the newest, those looked at and those that fit."""
+    runs = _runs_at(f"{_places(given, DOWN)} LIMIT {WINDOW}")
+    fitting = " AND ".join(_fitting(given)) or "true"
+    return f"SELECT count(*), count(*) FILTER (WHERE {fitting}) FROM {runs}"
+
+
+async def _believed(connection: AsyncConnection, given: dict[str, Any], values: dict[str, Any]) -> int:
+    """How many runs there are to look at, as the planner believes: he reads none."""
+    table, place, conditions = _leading(given)
+    for name, sign in (("since", ">="), ("until", "<")):
+        if name in given:
+            # He has a belief about numbers only, not about what he would have to look up.
+            job_id = await connection.scalar(_bound(f"SELECT {_FIRST.format(f'{name}_id')}", values))
+            conditions.append(f"{place} {sign} {_LAST_PLACE if job_id is None else job_id}")
+    statement = f"EXPLAIN (FORMAT JSON) SELECT FROM {table}{_where(conditions)}"
+    [plan] = await connection.scalar(_bound(statement, values))
+    return plan["Plan"]["Plan Rows"]
 
 
 def _edge_of(given: dict[str, Any], way: Way) -> str:
@@ -132,11 +170,10 @@ def _places(given: dict[str, Any], way: Way) -> str:
     """The jobs of the runs to look at: what the most selective index has, in its order. It needs nothing else."""
     table, place, leading = _leading(given)
     bounds = [way.begins.format(place=place)]
-    first = "(SELECT job_id FROM action_runs WHERE id >= :{} ORDER BY id LIMIT 1)"
     if "since" in given:
-        bounds.append(f"{place} >= {first.format('since_id')} - {SLACK}")
+        bounds.append(f"{place} >= {_FIRST.format('since_id')} - {SLACK}")
     if "until" in given:
-        bounds.append(f"{place} < coalesce({first.format('until_id')} + {SLACK}, {2**63 - 1})")
+        bounds.append(f"{place} < coalesce({_FIRST.format('until_id')} + {SLACK}, {_LAST_PLACE})")
     return f"SELECT {place} AS job_id FROM {table}{_where([*leading, *bounds])} ORDER BY {place} {way.order}"
 
 

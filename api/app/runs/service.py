@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from procrastinate import exceptions
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -51,10 +51,13 @@ async def get_traceback(engine: AsyncEngine, run_id: str, *, owner: str | None =
     return (await _row(engine, run_id, owner)).traceback
 
 
-async def list_page(engine: AsyncEngine, *, limit: int, cursor: str | None, **filters: Any) -> RunPage:
+async def list_page(
+    engine: AsyncEngine, *, limit: int, cursor: str | None, count: Literal["estimated"] | None = None, **filters: Any
+) -> RunPage:
     """A page of runs, newest first.
 
     Args:
+        count: `estimated`: say about how many there are on all pages.
         filters: owner, action, state, queue, tag, since, until, q.
 
     Raises:
@@ -63,11 +66,13 @@ async def list_page(engine: AsyncEngine, *, limit: int, cursor: str | None, **fi
     before, onwards = (None, None) if cursor is None else cursors.read(cursor)
     async with autocommit(engine).connect() as connection:
         page = await pages.get_page(connection, limit=limit, before=before, onwards=onwards, **filters)
+        total = await pages.estimate(connection, **filters) if count else None
     return RunPage(
         items=[read_run(row) for row in page.rows],
         next=None if page.last is None else cursors.downwards(page.last),
         prev=None if page.first is None else cursors.upwards(page.first),
         searched_until=page.searched_until,
+        total_estimated=total,
     )
 
 

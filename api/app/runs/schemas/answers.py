@@ -132,6 +132,11 @@ class RunPage(BaseModel):
         default=None,
         description="How far this page has looked, if that was too far: `next` goes on, or on the way back `prev`.",
     )
+    total_estimated: int | None = Field(
+        default=None,
+        description="Only with `count=estimated`: about how many runs fit, on all pages. Exact where fewer than 10,000 "
+        "had to be looked at.",
+    )
 
 
 class EventRead(BaseModel):
