@@ -45,6 +45,15 @@ async def submit(api: httpx2.AsyncClient, who: dict[str, str], **more: Any) -> d
     return (await api.post("/runs", json=BODY | more, headers=who)).json()
 
 
+async def test_a_total_counts_one_s_own_runs(api: httpx2.AsyncClient) -> None:
+    for who in (ADA, ADA, BOB):
+        await submit(api, who)
+    for who, total in ((ADA, 2), (BOB, 1), (ROOT, 3)):
+        for query in ("", "&tag=t", "&state=queued"):
+            page = (await api.get(f"/runs?count=estimated{query}", headers=who)).json()
+            assert page["total_estimated"] == total
+
+
 async def test_another_s_run_is_the_404_of_one_that_is_not_there(api: httpx2.AsyncClient, workshop: Workshop) -> None:
     hers = await submit(api, ADA)
     for method, path in (

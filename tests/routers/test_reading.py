@@ -19,6 +19,9 @@ def actions(workshop: Workshop) -> None:
     async def echo(message: str) -> str:
         return message
 
+    @workshop.action()
+    async def sleep(seconds: float, message: str | None) -> None: ...
+
     @workshop.action(retry=Retry(max_attempts=1))
     async def fail() -> None:
         raise ValueError("no luck")
@@ -116,7 +119,60 @@ async def test_the_link_of_a_page_leads_to_the_next_with_the_same_filters(api: h
     assert seen == urls[::-1]
 
 
-@pytest.mark.parametrize("query", ["since=yesterday", "until=2026-01-01T00:00:00", "q=", "q=%00", "stat=failed"])
+@pytest.mark.parametrize(("path", "item"), [("/runs?action=echo&limit=2&q=HI", "/runs"), ("/jobs?limit=2", "/jobs")])
+async def test_the_links_of_pages_lead_there_and_back(api: httpx2.AsyncClient, path: str, item: str) -> None:
+    body = {"/runs": {"action": "echo", "params": {"message": "hi"}}, "/jobs": {"message": "hi"}}[item]
+    for _ in range(5):
+        await api.post(item, json=body)
+    there = [await api.get(path)]
+    assert "prev" not in there[0].links
+    while "next" in there[-1].links:
+        there.append(await api.get(there[-1].links["next"]["url"]))
+    back = [there[-1]]
+    while "prev" in back[-1].links:
+        back.append(await api.get(back[-1].links["prev"]["url"]))
+    assert len(there) == 3
+    assert [page.json() for page in back[::-1]] == [page.json() for page in there]
+    again = await api.get(back[-1].links["next"]["url"])
+    assert again.json() == there[1].json()
+
+
+async def test_the_way_back_has_what_has_come_meanwhile(api: httpx2.AsyncClient) -> None:
+    urls = [await submit(api) for _ in range(4)]
+    first = await api.get("/runs?limit=2")
+    second = await api.get(first.links["next"]["url"])
+    urls.append(await submit(api))
+    back = await api.get(second.links["prev"]["url"])
+    assert back.json()["items"] == first.json()["items"]
+    newer = (await api.get(back.links["prev"]["url"])).json()
+    assert ([run["links"]["self"] for run in newer["items"]], newer["prev"]) == (urls[4:], None)
+
+
+async def test_a_total_is_told_to_who_asks_for_it_on_each_page(api: httpx2.AsyncClient) -> None:
+    for _ in range(5):
+        await submit(api)
+    await submit(api, "fail")
+    assert (await api.get("/runs")).json()["total_estimated"] is None
+    first = await api.get("/runs?limit=2&action=echo&count=estimated")
+    second = await api.get(first.links["next"]["url"])
+    assert [page.json()["total_estimated"] for page in (first, second)] == [5, 5]
+
+
+@pytest.mark.parametrize("cursor", ["x", "AAAA", "gAAAAAAAAAAA", "é", "A" * 64])
+async def test_a_cursor_that_is_none_is_400(api: httpx2.AsyncClient, cursor: str) -> None:
+    answer = await api.get("/runs", params={"cursor": cursor})
+    assert (answer.status_code, answer.json()["type"]) == (400, "/problems/invalid-cursor")
+
+
+@pytest.mark.parametrize("cursor", ["AAAAAAAAAAA", "f_________8", "gAAAAAAAAAA", "__________8"])
+async def test_a_cursor_at_the_end_of_all_numbers_is_a_page(api: httpx2.AsyncClient, cursor: str) -> None:
+    await submit(api)
+    assert (await api.get("/runs", params={"cursor": cursor})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "query", ["since=yesterday", "until=2026-01-01T00:00:00", "q=", "q=%00", "stat=failed", "count=exact"]
+)
 async def test_a_filter_that_is_none_is_422_and_named(api: httpx2.AsyncClient, query: str) -> None:
     answer = await api.get(f"/runs?{query}")
     assert answer.status_code == 422

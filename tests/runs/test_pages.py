@@ -14,10 +14,12 @@ from tests.support.plans import root_of, scanned
 from app.config import Settings
 from app.outbound.postgres.database import make_engine
 from app.runs import pages
-from app.runs.pages import WINDOW, get_page
+from app.runs.pages import WINDOW, Page, Way, count, estimate, get_page
 from app.runs.state import RunState
 
 RUNS = 100_000
+RARE = 200
+"""The oldest, which the planner may read over on its way to those of a common action."""
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 # Ten runs a second. The rarest things are at the far end, where a look from the near end finds them last.
 FILL = """
@@ -90,9 +92,34 @@ SHORT_PAGES: list[dict[str, Any]] = [
 ]
 
 
-async def read(connection: AsyncConnection, asked: dict[str, Any]) -> float:
-    values = pages._values(asked) | {"before": None, "limit": 51}
-    statement = pages._bound(f"EXPLAIN (ANALYZE, FORMAT JSON) {pages.page_of(asked)}", values)
+# What can be looked at as a whole, and what is more than that.
+SMALL: list[dict[str, Any]] = [
+    {"owner": "rare"},
+    {"action": "rare", "q": "7"},
+    {"tag": "rare", "state": RunState.SUCCEEDED},
+    {"state": RunState.QUEUED},
+    {"state": RunState.FAILED},
+    {"since": BEGAN + timedelta(seconds=77.3), "until": BEGAN + timedelta(seconds=99.9)},
+]
+LARGE: list[dict[str, Any]] = [
+    {},
+    {"owner": "common"},
+    {"tag": "common", "owner": "common"},
+    {"action": "common", "state": RunState.SUCCEEDED},
+    {"since": BEGAN + timedelta(hours=1), "until": BEGAN + timedelta(hours=2)},
+    {"since": BEGAN + timedelta(hours=2)},
+]
+
+
+async def read(
+    connection: AsyncConnection, asked: dict[str, Any], *, way: Way = pages.DOWN, at: int | None = None
+) -> float:
+    return await read_by(connection, pages.page_of(asked, way), asked, at=at)
+
+
+async def read_by(connection: AsyncConnection, sql: str, asked: dict[str, Any], *, at: int | None = None) -> float:
+    values = pages._values(asked) | {"at": at, "limit": 51}
+    statement = pages._bound(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", values)
     plan = root_of((await connection.execute(statement)).scalar_one())
     return sum(scanned(plan, table) for table in ("action_runs", "procrastinate_jobs", "run_tags"))
 
@@ -102,22 +129,47 @@ async def test_a_page_reads_a_page_and_a_search_reads_a_window(filled: AsyncConn
     for asked in FULL_PAGES:
         page = await get_page(filled, limit=50, before=None, **asked)
         assert len(page.rows) == 50, asked
-        assert await read(filled, asked) <= 10 * 51 + 2 * pages.SLACK + (2 * 3_000 if "state" in asked else 0), asked
+        most = 10 * 51 + 2 * pages.SLACK + (2 * 3_000 if "state" in asked else 0)
+        assert await read(filled, asked) <= most, asked
+        assert await read(filled, asked, way=pages.UP, at=page.last) <= most, asked
     for asked in SHORT_PAGES:
         page = await get_page(filled, limit=50, before=None, **asked)
         assert len(page.rows) < 50, asked
         assert await read(filled, asked) <= 2 * WINDOW + 2, asked
+        assert await read(filled, asked, way=pages.UP, at=1) <= 2 * WINDOW + 2 + RARE, asked
 
 
-async def walked(connection: AsyncConnection, **asked: Any) -> list[int]:
-    """The jobs of all pages, in the order in which they come."""
-    found, before = [], None
-    while True:
-        page = await get_page(connection, limit=50, before=before, **asked)
-        found += [row.job_id for row in page.rows]
-        if page.last is None:
-            return found
-        before = page.last
+@pytest.mark.timeout(300)
+async def test_a_total_is_exact_or_about_right_and_costs_a_search(filled: AsyncConnection) -> None:
+    for asked in SMALL:
+        assert await estimate(filled, **asked) == await count(filled, **asked), asked
+    for asked in LARGE:
+        about = await count(filled, **asked)
+        assert 0.6 * about < await estimate(filled, **asked) < 1.4 * about, asked
+    assert await estimate(filled, q="no such") == 0
+    for asked in [*FULL_PAGES, *SHORT_PAGES]:
+        # The runs of an owner of every other one are found by reading over the others.
+        assert await read_by(filled, pages.look_of(asked), asked) <= 3 * WINDOW + RARE, asked
+
+
+async def walked(connection: AsyncConnection, **asked: Any) -> list[Page]:
+    """All pages, from the newest to the oldest."""
+    walked = [await get_page(connection, limit=50, **asked)]
+    while (last := walked[-1].last) is not None:
+        walked.append(await get_page(connection, limit=50, before=last, **asked))
+    return walked
+
+
+async def walked_back(connection: AsyncConnection, page: Page, **asked: Any) -> list[Page]:
+    """All pages before that one, from there to the newest."""
+    walked = [page]
+    while (first := walked[-1].first) is not None:
+        walked.append(await get_page(connection, limit=50, onwards=first, **asked))
+    return walked[1:]
+
+
+def jobs_of(page: Page) -> list[int]:
+    return [row.job_id for row in page.rows]
 
 
 SEARCHES: list[tuple[dict[str, Any], str]] = [
@@ -136,7 +188,11 @@ SEARCHES: list[tuple[dict[str, Any], str]] = [
 async def test_pages_together_have_what_was_asked_for_each_once(filled: AsyncConnection) -> None:
     for asked, condition in SEARCHES:
         wanted = await filled.scalars(text(f"SELECT job_id FROM action_runs WHERE {condition} ORDER BY job_id DESC"))
-        assert await walked(filled, **asked) == list(wanted), asked
+        there = await walked(filled, **asked)
+        assert [job for page in there for job in jobs_of(page)] == list(wanted), asked
+        back = await walked_back(filled, there[-1], **asked)
+        assert [jobs_of(page) for page in back] == [jobs_of(page) for page in there[-2::-1]], asked
+        assert [page.last for page in back] == [page.last for page in there[-2::-1]], asked
     page = await get_page(filled, limit=50, before=None, q="no such")
     assert (page.rows, page.last) == ([], RUNS - WINDOW + 1)
     assert page.searched_until == BEGAN + timedelta(seconds=(RUNS - WINDOW + 1) / 10), "it says how far it has looked"

@@ -5,7 +5,7 @@
     Problem                      rendered as an RFC 9457 document, by its class
     ├── Refused                  the request cannot be done; asking again will not help
     │   ├── MalformedRequest 400   UnreadableBody   400   InvalidCursor    400   InvalidEventId   400
-    │   ├── TwoCredentials   400   InvalidIdempotencyKey 400
+    │   ├── TwoCredentials   400   InvalidIdempotencyKey 400   IdempotencyKeyMissing 400
     │   ├── Unauthorized     401   Forbidden        403
     │   ├── UnknownAction    404   RunNotFound      404   WebhookNotFound  404   DeliveryNotFound 404
     │   ├── AdventureNotFound 404  ChoiceNotFound   422  ChoiceDecided    409
@@ -51,6 +51,7 @@ from app.errors.requests import (
     Fault,
     Forbidden,
     HeadersTooLarge,
+    IdempotencyKeyMissing,
     InvalidCursor,
     InvalidEventId,
     InvalidIdempotencyKey,
@@ -125,6 +126,7 @@ __all__ = [
     "Forbidden",
     "HeadersTooLarge",
     "IdempotencyInFlight",
+    "IdempotencyKeyMissing",
     "IdempotencyKeyReused",
     "InternalError",
     "InvalidCursor",

@@ -80,6 +80,13 @@ class InvalidIdempotencyKey(Refused):
     status = 400
 
 
+class IdempotencyKeyMissing(Refused):
+    """Runs of this action are submitted with an `Idempotency-Key` only. Send one, the same when you send it again."""
+
+    title = "The idempotency key is missing"
+    status = 400
+
+
 class Fault(BaseModel):
     """One thing that is wrong with the input."""
 

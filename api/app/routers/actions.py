@@ -17,7 +17,7 @@ from app.routers.runs import SUBMISSION_PROBLEMS, RunId, accept
 from app.routers.security import Reads, Submits
 from app.routers.strict import StrictRoute
 from app.runs import service
-from app.runs.actions import Action
+from app.runs.actions import Action, KeyPolicy
 from app.runs.schemas import Progress, RunCreate, RunRead
 from app.runs.state import RunState
 
@@ -56,6 +56,7 @@ class ActionRead(BaseModel):
     max_attempts: int
     timeout: float | None = Field(description="Seconds that an attempt may take; null: as long as it takes.")
     limit: LimitRead | None
+    idempotency: KeyPolicy = Field(description="Whether a request for a run must come with an `Idempotency-Key`.")
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]
 
@@ -149,6 +150,7 @@ def _read(action: Action) -> ActionRead:
         queueing_lock=action.task.queueing_lock,
         timeout=action.timeout,
         limit=action.limit and _limit(action.limit),
+        idempotency=action.idempotency,
         max_attempts=action.retry.max_attempts,
         input_schema=action.input.model_json_schema(),
         output_schema=action.output.json_schema(mode="serialization"),

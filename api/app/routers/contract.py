@@ -73,7 +73,7 @@ HEADERS: dict[tuple[str, str], dict[str, str]] = {
     ("createWebhook", "201"): {"Location": "Where the webhook is."},
     ("getRun", "200"): _VERSION | _WAITED | _RETRY_AFTER,
     ("getRun", "304"): _VERSION | _WAITED | _RETRY_AFTER,
-    ("listRuns", "200"): {"Link": 'The next page (`rel="next"`), if there is one.'},
+    ("listRuns", "200"): {"Link": 'The next page (`rel="next"`) and the one before (`rel="prev"`).'},
     ("getActionRun", "200"): _RETRY_AFTER | _CANONICAL,
 }
 _PLACEHOLDERS = {

@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from app.errors import InvalidIdempotencyKey
 from app.routers.security import Principal
 from app.runs.idempotency import Idempotency
-from app.runs.schemas import RunRead
+from app.runs.schemas import RunPage, RunRead
 from app.runs.state import RunState
 
 LONGEST_WAIT_SECONDS = 30
@@ -79,6 +79,14 @@ def matches(request: Request, tag: str) -> bool:
     """Whether the client has this version (`If-None-Match`, RFC 9110 §13.1.2)."""
     sent = [part.strip().removeprefix("W/") for part in request.headers.get("if-none-match", "").split(",")]
     return tag in sent or "*" in sent
+
+
+def link_pages(page: RunPage, request: Request, response: Response) -> None:
+    """Set `Link` to the pages beside this one, with the same filters."""
+    beside = {"next": page.next, "prev": page.prev}
+    urls = {rel: request.url.include_query_params(cursor=cursor) for rel, cursor in beside.items() if cursor}
+    if urls:
+        response.headers["Link"] = ", ".join(f'<{url.path}?{url.query}>; rel="{rel}"' for rel, url in urls.items())
 
 
 def when_to_look_again(run: RunRead, response: Response) -> None:

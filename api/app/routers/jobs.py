@@ -13,7 +13,7 @@ from app.errors import Forbidden, InvalidCursor, InvalidInput, RunNotFound, Unau
 from app.routers import payload_jobs, sleep_jobs
 from app.routers.dependencies import ServicesDep
 from app.routers.doors import params_at, say_more
-from app.routers.headers import IDEMPOTENCY_KEY, PREFER
+from app.routers.headers import IDEMPOTENCY_KEY, PREFER, link_pages
 from app.routers.payload_jobs import PayloadJobAccepted, PayloadJobCreate, PayloadJobRead
 from app.routers.runs import SUBMISSION_PROBLEMS, accept, submit
 from app.routers.security import Principal, Reads, Submits
@@ -87,11 +87,15 @@ async def submit_job(
 async def list_jobs(
     services: ServicesDep,
     principal: Reads,
+    request: Request,
     response: Response,
     limit: Annotated[int, Query(ge=1, le=200)] = 200,
-    cursor: Annotated[str | None, Query(max_length=64, description="Of the page before, from its `Link`.")] = None,
+    cursor: Annotated[str | None, Query(max_length=64, description="From the `Link` of another page.")] = None,
 ) -> list[SleepJobRead]:
-    """The jobs that sleep, newest first; `Link` has the next page. Those with a payload are listed by `GET /runs`."""
+    """The jobs that sleep, newest first; `Link` has the next page and the one before.
+
+    Those with a payload are listed by `GET /runs`.
+    """
     page = await service.list_page(
         services.engine,
         limit=limit,
@@ -100,8 +104,7 @@ async def list_jobs(
         action=sleep_jobs.ACTION,
         tag=sleep_jobs.TAG,
     )
-    if page.next is not None:
-        response.headers["Link"] = f'</jobs?limit={limit}&cursor={page.next}>; rel="next"'
+    link_pages(page, request, response)
     return [sleep_jobs.read(run) for run in page.items]
 
 

@@ -16,6 +16,7 @@ from app.errors import (
     DatabaseUnavailable,
     Forbidden,
     IdempotencyInFlight,
+    IdempotencyKeyMissing,
     IdempotencyKeyReused,
     InvalidCursor,
     InvalidIdempotencyKey,
@@ -39,6 +40,7 @@ from app.routers.headers import (
     etag,
     header,
     idempotency,
+    link_pages,
     matches,
     patience,
     seconds_to_wait,
@@ -65,6 +67,7 @@ SUBMISSION_PROBLEMS = problems(
     Forbidden,
     UnreadableBody,
     InvalidIdempotencyKey,
+    IdempotencyKeyMissing,
     BodyTooLarge,
     UnknownAction,
     InvalidInput,
@@ -121,6 +124,7 @@ async def submit_runs(body: RunBatch, services: ServicesDep, principal: Writes, 
     """Submit up to 1,000 runs. Each is accepted or refused by itself; those accepted are stored when this answers.
 
     An `Idempotency-Key` holds for each of them at its place: sent again, those that were stored are the same runs.
+    Without it, those whose action requires a key are refused.
     """
     named = {run["webhook"] for run in body.runs if isinstance(run, dict) and isinstance(run.get("webhook"), str)}
     source = await with_webhooks(origin(principal, request), services, named)
@@ -138,15 +142,13 @@ async def list_runs(
     response: Response,
     chosen: Annotated[RunQuery, Query()],
 ) -> RunPage:
-    """Runs, newest first. `Link: rel="next"` leads to the next page.
+    """Runs, newest first. `Link: rel="next"` leads to the next page, `rel="prev"` back to the one before.
 
-    A page looks at no more than the newest 10,000 runs that its best index finds: it may hold fewer than `limit` and
-    yet have a `next`; `searched_until` then says how far it has looked.
+    A page looks at no more than the nearest 10,000 runs that its best index finds: it may hold fewer than `limit` and
+    yet have a `next` (on the way back, a `prev`); `searched_until` then says how far it has looked.
     """
     page = await service.list_page(services.engine, owner=principal.owner, **chosen.model_dump())
-    if page.next is not None:
-        following = request.url.include_query_params(cursor=page.next)
-        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    link_pages(page, request, response)
     return page
 
 

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from procrastinate.job_context import JobContext
 from procrastinate.tasks import Task
@@ -26,6 +26,7 @@ from app.runs.values import check_storable
 NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 
 Perform = Callable[..., Any]
+KeyPolicy = Literal["optional", "required"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Action:
     timeout: float | None = None
     """Seconds that an attempt may take."""
     limit: Limit | None = None
+    idempotency: KeyPolicy = "optional"
+    """Whether a request for a run must come with an `Idempotency-Key`."""
 
     def check(self, params: dict[str, Any]) -> dict[str, Any]:
         """The params as they are stored: valid, in JSON, without what was not sent.
@@ -106,6 +109,7 @@ class Actions(Mapping[str, Action]):
         retry: Retry | None = None,
         timeout: float | None = None,
         limit: Limit | None = None,
+        idempotency: KeyPolicy = "optional",
         **options: Any,
     ) -> Callable[[Perform], Task[..., Any, ...]]:
         """Make a function an action.
@@ -116,16 +120,20 @@ class Actions(Mapping[str, Action]):
             timeout: seconds that an attempt may take, unless it asks for more by `run.extend()`; then it fails, and is
                 retried like any other failure. Not given: as long as it takes.
             limit: how many of its runs may run at once, and how often one may start, over all workers.
+            idempotency: `required`, where a run too many costs too much: who submits by a request must send an
+                `Idempotency-Key` with it. Schedules, parents and this program's own code need none.
             options: of `procrastinate.App.task`: queue, priority, lock, queueing_lock.
 
         Raises:
-            ValueError: the name cannot be one, or the timeout, or the limit.
+            ValueError: the name cannot be one, or the timeout, or the limit, or the idempotency.
             TypeError: a parameter or the result has no type hint, or a plain function cannot be called in a child
                 process.
         """
 
         if timeout is not None and timeout <= 0:
             raise ValueError(f"A timeout is a number of seconds greater than 0, not {timeout!r}.")
+        if idempotency not in get_args(KeyPolicy):
+            raise ValueError(f"Idempotency is 'optional' or 'required', not {idempotency!r}.")
 
         def decorate(function: Perform) -> Task[..., Any, ...]:
             action = self._register(name or function.__name__, function, retry or Retry(), options)
@@ -134,7 +142,7 @@ class Actions(Mapping[str, Action]):
             if limit is not None:
                 _check(limit, action)
                 self._app.limits[action.name] = limit
-            self._actions[action.name] = replace(action, timeout=timeout, limit=limit)
+            self._actions[action.name] = replace(action, timeout=timeout, limit=limit, idempotency=idempotency)
             return action.task
 
         return decorate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,7 +18,23 @@ WINDOW = 10_000
 SLACK = 1_000
 """Runs get their places in the order of their times almost: none is further than this from where its time would be."""
 LARGEST_SEARCHED_BYTES = 8_192
-_NEWEST = "ORDER BY place.job_id DESC"
+_FIRST = "(SELECT job_id FROM action_runs WHERE id >= :{} ORDER BY id LIMIT 1)"
+_LAST_PLACE = 2**63 - 1
+
+
+class Way(NamedTuple):
+    """Which way a look at runs goes, from the job `:at`: its condition, its order, and where the next look begins.
+
+    Downwards that is before the last place of this one, upwards with the first that is not of it.
+    """
+
+    begins: str
+    order: str
+    edge: int
+
+
+DOWN = Way("(CAST(:at AS bigint) IS NULL OR {place} < :at)", "DESC", WINDOW - 1)
+UP = Way("{place} >= :at", "ASC", WINDOW)
 
 # Until a worker has looked, a scheduled run whose time has come is still written as scheduled.
 _IN_STATE = {
@@ -45,35 +61,59 @@ _FITS = {
 
 @dataclass(frozen=True)
 class Page:
-    """Runs, newest first, and where the next page begins."""
+    """Runs, newest first, and where the pages beside it begin."""
 
     rows: list[RunRow]
     last: int | None
-    """The job to go on after; `None`: nothing follows."""
+    """The job to go on before; `None`: nothing follows."""
+    first: int | None = None
+    """The job from which on to go up again; `None`: nothing is newer."""
     searched_until: datetime | None = None
     """Set if the page ends where the look did."""
 
 
-async def get_page(connection: AsyncConnection, *, limit: int, before: int | None, **filters: Any) -> Page:
-    """The newest runs that fit, older than the one whose job is `before`.
+async def get_page(
+    connection: AsyncConnection, *, limit: int, before: int | None = None, onwards: int | None = None, **filters: Any
+) -> Page:
+    """The newest runs that fit, older than the one whose job is `before`; or the oldest from `onwards` on.
 
     Args:
         filters: owner, action, state, queue, tag, since, until, q; `None`: whichever.
     """
     given = {name: value for name, value in filters.items() if value is not None}
-    values = _values(given) | {"before": before, "limit": limit + 1}
-    rows = list((await connection.execute(_bound(page_of(given), values))).all())
+    way, at = (DOWN, before) if onwards is None else (UP, onwards)
+    values = _values(given) | {"at": at, "limit": limit + 1}
+    rows = list((await connection.execute(_bound(page_of(given, way), values))).all())
+    edge, searched_until = None, None
     if len(rows) > limit:
-        return Page(rows[:limit], rows[limit - 1].job_id)
-    edge = (await connection.execute(_bound(_edge_of(given), values))).first()
-    return Page(rows, None) if edge is None else Page(rows, edge.job_id, edge.created_at)
+        following = rows.pop()
+        edge = rows[-1].job_id if way is DOWN else following.job_id
+    elif found := (await connection.execute(_bound(_edge_of(given, way), values))).first():
+        edge, searched_until = found.job_id, found.created_at
+    if way is DOWN:
+        return Page(rows, last=edge, first=before, searched_until=searched_until)
+    return Page(rows[::-1], last=onwards, first=edge, searched_until=searched_until)
 
 
 async def count(connection: AsyncConnection, **filters: Any) -> int:
     """How many runs fit. It reads all of them."""
     given = {name: value for name, value in filters.items() if value is not None}
-    statement = f"SELECT count(*) FROM {_runs_at(_places(given))}{_where(_fitting(given))}"
-    return (await connection.execute(_bound(statement, _values(given) | {"before": None}))).scalar_one()
+    statement = f"SELECT count(*) FROM {_runs_at(_places(given, DOWN))}{_where(_fitting(given))}"
+    return (await connection.execute(_bound(statement, _values(given) | {"at": None}))).scalar_one()
+
+
+async def estimate(connection: AsyncConnection, **filters: Any) -> int:
+    """About how many runs fit, at the cost of a search.
+
+    Where there are fewer than `WINDOW` to look at, as many as it says; else the share of the newest that fits, of as
+    many as the planner believes there are, and no fewer than were seen.
+    """
+    given = {name: value for name, value in filters.items() if value is not None}
+    values = _values(given) | {"at": None}
+    looked, fit = (await connection.execute(_bound(look_of(given), values))).one()
+    if looked < WINDOW:
+        return fit
+    return max(fit, fit * await _believed(connection, given, values) // looked)
 
 
 async def count_ids(connection: AsyncConnection, run_ids: list[str], *, owner: str | None) -> int:
@@ -85,15 +125,37 @@ async def count_ids(connection: AsyncConnection, run_ids: list[str], *, owner: s
     return (await connection.execute(statement, {"run_ids": run_ids, "owner": owner})).scalar_one()
 
 
-def page_of(given: dict[str, Any]) -> str:
-    """The statement of a page."""
-    window = f"{_places(given)} LIMIT {WINDOW}"
-    return f"SELECT run.*, now() AS read_at FROM {_runs_at(window)}{_where(_fitting(given))} {_NEWEST} LIMIT :limit"
+def page_of(given: dict[str, Any], way: Way) -> str:
+    """The statement of a page, in the order in which it is read."""
+    runs = _runs_at(f"{_places(given, way)} LIMIT {WINDOW}")
+    in_order = f"ORDER BY place.job_id {way.order}"
+    return f"SELECT run.*, now() AS read_at FROM {runs}{_where(_fitting(given))} {in_order} LIMIT :limit"
 
 
-def _edge_of(given: dict[str, Any]) -> str:
-    """The last run that is looked at, if there may be more."""
-    return f"SELECT job_id, created_at FROM action_runs WHERE job_id = ({_places(given)} OFFSET {WINDOW - 1} LIMIT 1)"
+def look_of(given: dict[str, Any]) -> str:
+    """The statement that counts, of the newest, those looked at and those that fit."""
+    runs = _runs_at(f"{_places(given, DOWN)} LIMIT {WINDOW}")
+    fitting = " AND ".join(_fitting(given)) or "true"
+    return f"SELECT count(*), count(*) FILTER (WHERE {fitting}) FROM {runs}"
+
+
+async def _believed(connection: AsyncConnection, given: dict[str, Any], values: dict[str, Any]) -> int:
+    """How many runs there are to look at, as the planner believes: he reads none."""
+    table, place, conditions = _leading(given)
+    for name, sign in (("since", ">="), ("until", "<")):
+        if name in given:
+            # He has a belief about numbers only, not about what he would have to look up.
+            job_id = await connection.scalar(_bound(f"SELECT {_FIRST.format(f'{name}_id')}", values))
+            conditions.append(f"{place} {sign} {_LAST_PLACE if job_id is None else job_id}")
+    statement = f"EXPLAIN (FORMAT JSON) SELECT FROM {table}{_where(conditions)}"
+    [plan] = await connection.scalar(_bound(statement, values))
+    return plan["Plan"]["Plan Rows"]
+
+
+def _edge_of(given: dict[str, Any], way: Way) -> str:
+    """Where the look ends, if there may be more."""
+    places = _places(given, way)
+    return f"SELECT job_id, created_at FROM action_runs WHERE job_id = ({places} OFFSET {way.edge} LIMIT 1)"
 
 
 def _runs_at(places: str) -> str:
@@ -104,16 +166,15 @@ def _runs_at(places: str) -> str:
     )
 
 
-def _places(given: dict[str, Any]) -> str:
-    """The jobs of the runs to look at: what the most selective index has, newest first. It needs nothing else."""
+def _places(given: dict[str, Any], way: Way) -> str:
+    """The jobs of the runs to look at: what the most selective index has, in its order. It needs nothing else."""
     table, place, leading = _leading(given)
-    bounds = [f"(CAST(:before AS bigint) IS NULL OR {place} < :before)"]
-    first = "(SELECT job_id FROM action_runs WHERE id >= :{} ORDER BY id LIMIT 1)"
+    bounds = [way.begins.format(place=place)]
     if "since" in given:
-        bounds.append(f"{place} >= {first.format('since_id')} - {SLACK}")
+        bounds.append(f"{place} >= {_FIRST.format('since_id')} - {SLACK}")
     if "until" in given:
-        bounds.append(f"{place} < coalesce({first.format('until_id')} + {SLACK}, {2**63 - 1})")
-    return f"SELECT {place} AS job_id FROM {table}{_where([*leading, *bounds])} ORDER BY {place} DESC"
+        bounds.append(f"{place} < coalesce({_FIRST.format('until_id')} + {SLACK}, {_LAST_PLACE})")
+    return f"SELECT {place} AS job_id FROM {table}{_where([*leading, *bounds])} ORDER BY {place} {way.order}"
 
 
 def _leading(given: dict[str, Any]) -> tuple[str, str, list[str]]:

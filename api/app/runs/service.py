@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from procrastinate import exceptions
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.engine.connector import translated_errors
 from app.engine.manager import JobManager
-from app.errors import AlreadyQueued, InvalidCursor, RunFinal, RunNotFailed, RunNotFound
+from app.errors import AlreadyQueued, RunFinal, RunNotFailed, RunNotFound
 from app.outbound.postgres.database import autocommit
-from app.runs import keys, pages, queries
+from app.runs import cursors, keys, pages, queries
 from app.runs.schemas import RUN_ID, RunCreate, RunPage, RunRead, RunReplay, read_run
 from app.runs.state import RunState
 from app.runs.submission import ALREADY_QUEUED, Origin
@@ -53,22 +51,28 @@ async def get_traceback(engine: AsyncEngine, run_id: str, *, owner: str | None =
     return (await _row(engine, run_id, owner)).traceback
 
 
-async def list_page(engine: AsyncEngine, *, limit: int, cursor: str | None, **filters: Any) -> RunPage:
+async def list_page(
+    engine: AsyncEngine, *, limit: int, cursor: str | None, count: Literal["estimated"] | None = None, **filters: Any
+) -> RunPage:
     """A page of runs, newest first.
 
     Args:
+        count: `estimated`: say about how many there are on all pages.
         filters: owner, action, state, queue, tag, since, until, q.
 
     Raises:
         InvalidCursor: the cursor is not one of ours.
     """
-    before = None if cursor is None else _decode(cursor)
+    before, onwards = (None, None) if cursor is None else cursors.read(cursor)
     async with autocommit(engine).connect() as connection:
-        page = await pages.get_page(connection, limit=limit, before=before, **filters)
+        page = await pages.get_page(connection, limit=limit, before=before, onwards=onwards, **filters)
+        total = await pages.estimate(connection, **filters) if count else None
     return RunPage(
         items=[read_run(row) for row in page.rows],
-        next=None if page.last is None else _encode(page.last),
+        next=None if page.last is None else cursors.downwards(page.last),
+        prev=None if page.first is None else cursors.upwards(page.first),
         searched_until=page.searched_until,
+        total_estimated=total,
     )
 
 
@@ -164,17 +168,3 @@ async def _row(engine: AsyncEngine, run_id: str, owner: str | None) -> queries.R
     if row is None:
         raise RunNotFound(detail="There is no run with that id.")
     return row
-
-
-def _encode(job_id: int) -> str:
-    return base64.urlsafe_b64encode(job_id.to_bytes(8, "big")).decode().rstrip("=")
-
-
-def _decode(cursor: str) -> int:
-    try:
-        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-    except (binascii.Error, ValueError):
-        raw = b""
-    if len(raw) != 8 or raw[0] & 0x80:
-        raise InvalidCursor(detail="The cursor did not come from this API.")
-    return int.from_bytes(raw, "big")

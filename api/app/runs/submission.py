@@ -10,7 +10,7 @@ from procrastinate import exceptions
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.errors import AlreadyQueued, Fault, IdempotencyInFlight, InvalidInput, Refused
+from app.errors import AlreadyQueued, Fault, IdempotencyInFlight, IdempotencyKeyMissing, InvalidInput, Refused
 from app.runs import keys
 from app.runs.actions import Action, Actions
 from app.runs.idempotency import Idempotency
@@ -46,6 +46,11 @@ class Origin:
     sent: BaseModel | None = None
     """What came with the key, if that was not the request itself."""
 
+    @property
+    def is_request(self) -> bool:
+        """Whether a request has named the action; not a schedule, an adventure or another run."""
+        return self.route is not None
+
 
 HERE = Origin()
 """This program itself: its runs belong to nobody."""
@@ -72,6 +77,7 @@ async def accept(intake: Intake, action: Action, request: RunCreate, origin: Ori
     Both are inserted by one statement, with the task's own defaults, as `Task.defer_async` would insert the job.
 
     Raises:
+        IdempotencyKeyMissing: the action requires a key, and the request has none.
         InvalidInput: the params do not fit the action's input.
         AlreadyQueued: a run with the same queueing lock is waiting.
         NotUnique: a run with the same unique key is in the way.
@@ -168,6 +174,10 @@ def _outcome(stored: Stored | BaseException) -> BatchItem | Problem:
 
 def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
     """The request, checked, with what the task says where it is silent."""
+    if action.idempotency == "required" and origin.is_request and origin.key is None:
+        raise IdempotencyKeyMissing(
+            detail=f"Send an Idempotency-Key: {action.name} requires it, so that a request sent twice makes one run."
+        )
     if request.webhook is not None and request.webhook not in origin.webhooks:
         raise InvalidInput(errors=[_UNKNOWN_WEBHOOK])
     run = action.ask(request.params)

@@ -127,8 +127,15 @@ class RunPage(BaseModel):
 
     items: list[RunRead]
     next: str | None = Field(description="The `cursor` of the next page; null on the last one.")
+    prev: str | None = Field(description="The `cursor` of the page before; null on the first one.")
     searched_until: AwareDatetime | None = Field(
-        default=None, description="How far back this page has looked, if that was too far to go on: `next` goes on."
+        default=None,
+        description="How far this page has looked, if that was too far: `next` goes on, or on the way back `prev`.",
+    )
+    total_estimated: int | None = Field(
+        default=None,
+        description="Only with `count=estimated`: about how many runs fit, on all pages. Exact where fewer than 10,000 "
+        "had to be looked at.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -82,4 +82,7 @@ class RunQuery(RunFilter):
     """Which runs, and how many of them."""
 
     limit: int = Field(default=50, ge=1, le=200)
-    cursor: str | None = Field(default=None, max_length=64, description="`next` of the page before.")
+    count: Literal["estimated"] | None = Field(
+        default=None, description="`estimated`: say in `total_estimated` about how many there are."
+    )
+    cursor: str | None = Field(default=None, max_length=64, description="`next` or `prev` of another page.")
