@@ -110,6 +110,8 @@ class Page(_Sent):
     items: list[Run]
     next: str | None
     """The `cursor` of the next page; `None` on the last one."""
+    prev: str | None
+    """The `cursor` of the page before; `None` on the first one."""
 
 
 @dataclass(frozen=True)

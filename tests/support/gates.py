@@ -38,7 +38,9 @@ async def gate(engine: AsyncEngine, place: str) -> AsyncIterator[Callable[[], Aw
     """
     async with engine.begin() as connection:
         await connection.exec_driver_sql(_GATE)
-        await connection.exec_driver_sql(f"CREATE OR REPLACE TRIGGER gate BEFORE {place} EXECUTE FUNCTION pass_the_gate()")
+        await connection.exec_driver_sql(
+            f"CREATE OR REPLACE TRIGGER gate BEFORE {place} EXECUTE FUNCTION pass_the_gate()"
+        )
 
     async def somebody() -> int | None:
         async with engine.connect() as connection:
