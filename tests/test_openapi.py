@@ -56,6 +56,16 @@ def test_operations_have_names_of_their_own() -> None:
 
 
 @EVERY_OPERATION
+def test_an_answer_that_is_json_has_a_shape(operation: dict[str, Any]) -> None:
+    shapes = [
+        content["application/json"]["schema"]
+        for status, answer in operation["responses"].items()
+        if status.startswith("2") and "application/json" in (content := answer.get("content", {}))
+    ]
+    assert all(shapes), "FastAPI writes {} for what returns a Response: name a response_model, or None."
+
+
+@EVERY_OPERATION
 def test_an_operation_is_described(operation: dict[str, Any]) -> None:
     name = operation["operationId"]
     assert re.fullmatch(r"[a-z][A-Za-z0-9]+", name), f"{name}: say operation_id='verbNoun'."

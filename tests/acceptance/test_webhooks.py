@@ -40,7 +40,7 @@ async def test_an_end_is_told_logged_and_told_again_when_asked(settings: Setting
 
             delivery = await eventually(delivered)
             again = await http.post(f"{deliveries}/{delivery['id']}/redeliver")
-            assert again.status_code == 202
+            assert (again.status_code, again.json()["id"], again.json()["delivered_at"]) == (202, delivery["id"], None)
             first, second = await there.gets(2)
             assert (first.id, first.body) == (second.id, second.body)
             assert len((await eventually(delivered))["attempts"]) == 2

@@ -100,7 +100,8 @@ async def test_gone_disables_the_endpoint_and_enabling_lets_it_be_told_again(pos
             await deliveries.redeliver(post.engine, endpoint.id, oldest.id, owner=None)
 
         await service.enable(post.engine, endpoint.id, owner=None)
-        await deliveries.redeliver(post.engine, endpoint.id, oldest.id, owner=None)
+        again = await deliveries.redeliver(post.engine, endpoint.id, oldest.id, owner=None)
+        assert (again.id, again.state, again.event_id) == (oldest.id, "pending", oldest.event_id)
         await post.drain()
         assert there.got[-1].verified(endpoint.secret)["data"]["id"] == waiting.id
         assert (there.got[-1].id, there.got[-1].body) == (there.got[0].id, there.got[0].body)

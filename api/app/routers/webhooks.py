@@ -26,7 +26,15 @@ from app.routers.security import Reads, Writes
 from app.routers.strict import StrictRoute
 from app.runs.schemas import NO_NUL
 from app.webhooks import deliveries, service
-from app.webhooks.schemas import DeliveryPage, RunEnded, WebhookCreate, WebhookList, WebhookRead, WebhookWithSecret
+from app.webhooks.schemas import (
+    DeliveryPage,
+    DeliveryRead,
+    RunEnded,
+    WebhookCreate,
+    WebhookList,
+    WebhookRead,
+    WebhookWithSecret,
+)
 from app.webhooks.sealing import Seal
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=StrictRoute)
@@ -128,10 +136,9 @@ async def list_deliveries(
 )
 async def redeliver(
     webhook_id: WebhookId, delivery_id: DeliveryId, services: ServicesDep, principal: Writes
-) -> Response:
+) -> DeliveryRead:
     """Send an event again, whether it arrived or not: the same `webhook-id`, the same bytes."""
-    await deliveries.redeliver(services.engine, webhook_id, delivery_id, owner=principal.owner)
-    return Response(status_code=202)
+    return await deliveries.redeliver(services.engine, webhook_id, delivery_id, owner=principal.owner)
 
 
 WebhookIdHeader = Annotated[

@@ -25,7 +25,7 @@ from app.outbound.postgres.database import autocommit
 from app.outbound.webhooks.client import Answer, WebhookClient
 from app.runs.context import Run
 from app.webhooks import queries
-from app.webhooks.schemas import DeliveryPage, read_delivery
+from app.webhooks.schemas import DeliveryPage, DeliveryRead, read_delivery
 from app.webhooks.sealing import Seal
 from app.webhooks.service import NOT_FOUND
 
@@ -94,8 +94,11 @@ async def list_page(
     return DeliveryPage(items=[read_delivery(row) for row in page], next=page[-1].id if len(rows) > limit else None)
 
 
-async def redeliver(engine: AsyncEngine, endpoint_id: str, delivery_id: str, *, owner: str | None) -> None:
+async def redeliver(engine: AsyncEngine, endpoint_id: str, delivery_id: str, *, owner: str | None) -> DeliveryRead:
     """Attempt a delivery anew, whether it arrived or not: the same id, the same bytes.
+
+    Returns:
+        The delivery, which is pending again.
 
     Raises:
         WebhookNotFound: there is no such endpoint.
@@ -115,6 +118,7 @@ async def redeliver(engine: AsyncEngine, endpoint_id: str, delivery_id: str, *, 
         if delivery.state == "pending":
             raise DeliveryPending(detail="The delivery is still being attempted.")
         await queries.insert_job(connection, delivery_id, action=ACTION, queue=QUEUE, lock=f"webhook:{endpoint_id}:0")
+        return read_delivery(await queries.get_delivery(connection, delivery_id))
 
 
 async def prune(engine: AsyncEngine, *, older_than: timedelta) -> int:

@@ -126,6 +126,12 @@ _STATE = """
          WHEN run.finished_at IS NULL AND run.id IS NOT NULL THEN 'pending'
          ELSE 'failed' END AS state
 """
+_DELIVERY = f"""
+    SELECT delivery.id, event_id, type, run_id, attempts, delivered_at, delivery.created_at, {_STATE},
+           CASE WHEN run.finished_at IS NULL THEN run.schedule_at END AS next_attempt_at
+      FROM webhook_deliveries AS delivery
+      LEFT JOIN action_runs AS run ON run.job_id = delivery.job_id
+"""  # noqa: S608 - no value
 
 
 async def list_deliveries(
@@ -133,16 +139,18 @@ async def list_deliveries(
 ) -> list[DeliveryRow]:
     """What an endpoint was told, the newest first, older than the delivery `before`. Its run says how it stands."""
     statement = text(f"""
-        SELECT delivery.id, event_id, type, run_id, attempts, delivered_at, delivery.created_at, {_STATE},
-               CASE WHEN run.finished_at IS NULL THEN run.schedule_at END AS next_attempt_at
-          FROM webhook_deliveries AS delivery
-          LEFT JOIN action_runs AS run ON run.job_id = delivery.job_id
+        {_DELIVERY}
          WHERE endpoint_id = :endpoint_id AND (CAST(:before AS text) IS NULL OR delivery.id < :before)
          ORDER BY delivery.id DESC
          LIMIT :limit
-    """)  # noqa: S608 - no value
+    """)
     arguments = {"endpoint_id": endpoint_id, "before": before, "limit": limit}
     return list((await connection.execute(statement, arguments)).all())
+
+
+async def get_delivery(connection: AsyncConnection, delivery_id: str) -> DeliveryRow:
+    """One that is there."""
+    return (await connection.execute(text(f"{_DELIVERY} WHERE delivery.id = :id"), {"id": delivery_id})).one()
 
 
 async def lock_delivery(connection: AsyncConnection, delivery_id: str, *, endpoint_id: str) -> DeliveryRow | None:
