@@ -43,10 +43,20 @@ FAST = {
 }
 
 
+def scratch() -> str | None:
+    """Where files are memory, if there is room; `None`: where temporary files are.
+
+    A database is a thousand files, and each test makes one: on a disk that is a third of the time of all tests.
+    """
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 * 1024**3
+    return str(memory) if roomy else None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         # Not pytest's own folder: root's is closed to the user that root runs PostgreSQL as.
-        folder = Path(tempfile.mkdtemp(prefix="runledger-tests-"))
+        folder = Path(tempfile.mkdtemp(prefix="runledger-tests-", dir=scratch()))
         folder.chmod(0o755)
         os.environ[TESTRUN] = str(folder)
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import asyncpg
 from sqlalchemy import URL
-from tests.conftest import FAST, alembic
+from tests.conftest import FAST, alembic, scratch
 from tests.support.processes import free_port
 
 from app.embedded import EmbeddedPostgres
@@ -43,7 +43,7 @@ class Cluster:
     @classmethod
     def create(cls) -> Cluster:
         """Make one, start it and migrate its template."""
-        folder = Path(tempfile.mkdtemp(prefix="runledger-faults-"))
+        folder = Path(tempfile.mkdtemp(prefix="runledger-faults-", dir=scratch()))
         folder.chmod(0o755)
         cluster = cls(folder, EmbeddedPostgres(folder / "postgres", FAST | SMALL), free_port())
         cluster.postgres._create()
