@@ -25,10 +25,10 @@ up: .venv/.local ## Start the database, the API and a worker, and print the URL 
 	@$(PY) -m app.cli up
 
 test: .venv/.dev ## Run the tests, on a real PostgreSQL that comes along
-	@$(PY) -m pytest -n $(WORKERS) $(ARGS)
+	@$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-poll: .venv/.dev ## Run the tests that a worker takes part in with NOTIFY off: everything happens by polling
-	@NOTIFY=off $(PY) -m pytest -n $(WORKERS) tests/engine tests/runs tests/routers tests/acceptance $(ARGS)
+	@NOTIFY=off $(PY) -m pytest -n $(WORKERS) --dist worksteal tests/engine tests/runs tests/routers tests/acceptance $(ARGS)
 
 chaos: .venv/.dev ## Faults at random over 5,000 runs (SECONDS=300, RUNS=5000, SEED=…)
 	@PYTHONPATH=.:api SECONDS=$(SECONDS) RUNS=$(RUNS) SEED=$(SEED) $(PY) -m tests.faults.chaos

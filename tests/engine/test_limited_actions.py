@@ -19,6 +19,7 @@ from app.engine.adoption import register_limits
 from app.engine.claims import ClaimedJob, Claims
 from app.engine.limits import Limit, Rate
 from app.engine.link import Link
+from app.engine.retry import Retry
 from app.runs.schemas import RunCreate
 
 TASK = "test:nothing"
@@ -293,7 +294,7 @@ async def test_a_key_that_was_forgotten_is_made_anew(workshop: Workshop, link: L
 async def test_a_run_under_a_limit_can_be_cancelled_and_retried(workshop: Workshop) -> None:
     attempts = 0
 
-    @workshop.action(limit=Limit(concurrency=1))
+    @workshop.action(limit=Limit(concurrency=1), retry=Retry(base=3600, cap=3600))
     async def flaky() -> int:
         nonlocal attempts
         attempts += 1
