@@ -4,8 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check
-# Twice the cores: a test mostly waits, for processes and for PostgreSQL.
-WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
+WORKERS ?= auto
 SECONDS ?= 300
 FUZZ_SECONDS := $(if $(filter command\ line environment,$(origin SECONDS)),$(SECONDS),60)
 RUNS ?= 5000
