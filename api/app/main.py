@@ -91,7 +91,7 @@ def create_app(
         app.include_router(door.router)
     app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     install_problem_handlers(app)
-    app.add_middleware(AllowedHosts, names=settings.hosts)
+    app.add_middleware(AllowedHosts, names=settings.allowed_hosts)
     document_credentials(app)
     contract.publish(app)
     return app
