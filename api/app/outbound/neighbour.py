@@ -36,8 +36,8 @@ class Neighbour:
     def __init__(self, name: str, *, per_second: float | None = None) -> None:
         """`per_second`: how many calls may begin in a second; `None`: any number."""
         self.name = name
-        self._pause = 1 / per_second if per_second else 0.0
-        self._pace = Pace()
+        self._pause = 1 / per_second if per_second else None
+        self._pace = Pace(name)
         self._breakers = AsyncCircuitBreakerFactory(
             default_threshold=FAILURES,
             default_ttl=RECOVERY_SECONDS,
@@ -57,7 +57,8 @@ class Neighbour:
         outcome = "failed"
         try:
             async with breaker:
-                await self._pace.turn(self.name, self._pause)
+                if self._pause is not None:
+                    await self._pace.turn(self.name, self._pause)
                 yield
             outcome = "succeeded"
         except OpenedState:

@@ -53,7 +53,7 @@ class WebClient:
         self._policy = policy
         self._now = now
         self._robots = Robots(self._read_robots, now)
-        self._pace = Pace()
+        self._pace = Pace("web")
         self._hosts = Hosts()
 
     async def fetch(
