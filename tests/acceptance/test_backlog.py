@@ -101,8 +101,8 @@ async def test_10000_items_are_synced_scored_and_written_with_progress(
         assert (synced["added"], synced["invalid"]) == (9990, 10)
         assert (scored["scored"], scored["changed"]) == (9990, 9990)
         assert written == {"rows": 10_000, "cells_written": 2 * 9990 + 2}
-        # Two reads, and a request for each 500 rows.
-        assert await calls(stubs) == {"A:ZZ": 2, "values:batchUpdate": 21}
+        # Two reads, a look at what would be written over, and a request for each 500 rows.
+        assert await calls(stubs) == {"A:ZZ": 2, "demo-10000": 1, "values:batchUpdate": 21}
         for stage in run["result"]:
             events = (await api.get(f"/runs/{stage['run_id']}")).json()
             assert events["progress"]["percent"] == 100
