@@ -6,13 +6,15 @@
         ...  # site.url is something like http://127.0.0.1:40123; site.visits counts by path
 
 `/page/0` is where it begins; each page has a word that no other has, and leads to ten more. `/robots.txt` forbids
-`/page/forbidden`, which every page leads to, as to `/page/missing`, which is not there.
+`/page/forbidden`, which every page leads to, as to `/page/missing`, which is not there. Pages in `site.broken` are
+answered by 500.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Container
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
@@ -27,6 +29,8 @@ class CountingSite:
     def __init__(self, pages: int) -> None:
         self.pages = pages
         self.visits = Counter[str]()
+        self.broken: Container[str] = ()
+        """Paths."""
 
     def __enter__(self) -> Self:
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -57,6 +61,8 @@ class CountingSite:
         self.visits[path] += 1
         if path == "/robots.txt":
             return 200, "text/plain", ROBOTS
+        if path in self.broken:
+            return 500, "text/plain", "Not now."
         number = path.removeprefix("/page/")
         if not number.isdigit() or int(number) >= self.pages:
             return 404, "text/plain", "Not here."

@@ -58,6 +58,27 @@ async def test_the_pages_of_a_crawl_are_found_by_what_they_mean(real: Workshop, 
     assert [item["source"] for item in found.result["items"]] == [f"{site.url}/page/2"]
 
 
+async def test_a_crawl_waits_without_a_worker_for_a_site_that_has_gone_away(
+    real: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pause in ("PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS"):
+        monkeypatch.setattr(f"app.domain.scraping.site.{pause}", 0)
+    with CountingSite(30) as site:
+        site.broken = {f"/page/{n}" for n in range(1, 30)}
+        run = await real.submit("scrape_site", url=site.start, pages_per_second=50)
+        await real.drain()
+        waiting = await real.get(run)
+        assert (waiting.state, waiting.attempt) == ("retrying", 1)
+        assert waiting.schedule_at is not None
+        assert waiting.schedule_at - datetime.datetime.now(datetime.UTC) > datetime.timedelta(seconds=20)
+        site.broken = ()
+        await real.drain_all()
+    ended = await real.get(run)
+    assert (ended.state, ended.attempt) == ("succeeded", 2)
+    assert len(ended.result["pages"]) >= 29
+    assert site.visits["/page/0"] == 1
+
+
 async def test_only_the_pages_of_runs_that_have_read_some_are_embedded(real: Workshop) -> None:
     greeting = await performed(real, "echo", message="no page")
     run = await performed(real, "embed_texts", collection="book", run_id=greeting.id)
