@@ -220,6 +220,22 @@ async def test_there_is_room_for_twenty_articles_and_the_others_are_counted(
         assert (await made(real, TUESDAY))["outcome"] == "nothing_new"
 
 
+async def test_what_a_feed_still_lists_is_no_news_however_long_ago_its_digest_was(
+    real: Workshop, site: NewsSite
+) -> None:
+    await made(real)
+    await real.execute("UPDATE digest_articles SET night = night - 1000")
+    await real.execute("UPDATE digests SET night = night - 1000")
+    site.feeds["town"] = [4]
+    assert (await made(real, TUESDAY))["outcome"] == "nothing_new"
+    pruning = await real.submit("prune_ledger")
+    await real.drain_all()
+    assert (await real.get(pruning)).result["digests"] == 1
+    # Three is listed by the other feed, too.
+    site.feeds["town"] = [5, 4, 3]
+    assert titles(await made(real, TUESDAY + timedelta(days=1))) == ["Article 5"]
+
+
 async def test_a_night_is_this_one_unless_it_is_said(real: Workshop, site: NewsSite) -> None:
     assert (await made(real, None))["night"] == str(datetime.now(UTC).date())
 

@@ -131,7 +131,7 @@ async def test_prune_ledger_deletes_what_ended_long_ago_and_nothing_else(real: W
         assert await real.value(f"SELECT count(*) FROM {table} WHERE run_id = :id", id=old.id) == 0
     assert await real.value("SELECT count(*) FROM procrastinate_jobs") == 3
     assert await real.value("SELECT result FROM action_runs WHERE queue = 'first'") == {
-        "runs": 1, "deliveries": 0, "audit_entries": 0,
+        "runs": 1, "deliveries": 0, "audit_entries": 0, "digests": 0,
     }  # fmt: skip
 
 
@@ -143,7 +143,7 @@ async def test_the_nightly_run_is_a_run_like_any_other_and_one_per_tick(real: Wo
     (row,) = await real.fetch("SELECT id, action, queue, params FROM action_runs")
     assert (row["action"], row["queue"], row["params"]) == ("prune_ledger", "maintenance", {"timestamp": tick})
     await real.drain()
-    assert (await real.get(row["id"])).result == {"runs": 0, "deliveries": 0, "audit_entries": 0}
+    assert (await real.get(row["id"])).result == {"runs": 0, "deliveries": 0, "audit_entries": 0, "digests": 0}
 
 
 async def performed(workshop: Workshop, action: str, **params: object) -> RunRead:

@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     """Ended runs older than this are deleted by `prune_ledger`."""
     audit_days: int = Field(default=365, ge=1)
     """Entries of the audit log older than this are deleted by `prune_ledger`."""
+    digest_days: int = Field(default=365, ge=1)
+    """Digests of the news older than this are deleted by `prune_ledger`."""
 
     webhook_key: SecretStr | None = None
     """Encrypts stored secrets of webhooks: a Fernet key, or several with commas, the newest first."""
