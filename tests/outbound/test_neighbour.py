@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import time_machine
 
 from app.errors import RateLimited, Rejected, Unavailable
-from app.outbound.neighbour import FAILURES, Neighbour
+from app.outbound.neighbour import FAILURES, RECOVERY_SECONDS, Neighbour
 
 
 async def call(neighbour: Neighbour, error: BaseException | None = None) -> None:
@@ -16,13 +17,19 @@ async def call(neighbour: Neighbour, error: BaseException | None = None) -> None
             raise error
 
 
-async def test_a_service_that_failed_in_a_row_is_not_called() -> None:
+async def test_a_service_that_failed_in_a_row_is_not_called_until_it_is_said() -> None:
     neighbour = Neighbour("oracle")
-    for _ in range(FAILURES):
-        with pytest.raises(Unavailable, match="it is down"):
-            await call(neighbour, Unavailable("it is down"))
-    assert neighbour.circuit == "opened"
-    with pytest.raises(Unavailable, match="oracle has failed 5 times in a row and is left alone"):
+    with time_machine.travel(1_766_000_000.0, tick=False) as clock:  # 19:33:20 UTC
+        for _ in range(FAILURES):
+            with pytest.raises(Unavailable, match="it is down"):
+                await call(neighbour, Unavailable("it is down"))
+        assert neighbour.circuit == "opened"
+        clock.shift(10)
+        with pytest.raises(RateLimited) as raised:
+            await call(neighbour)
+        assert str(raised.value) == "oracle has failed 5 times in a row and is left alone until 19:33:50 UTC."
+        assert raised.value.retry_after == RECOVERY_SECONDS - 10, "until then, a run would be tried in vain"
+        clock.shift(RECOVERY_SECONDS)
         await call(neighbour)
 
 

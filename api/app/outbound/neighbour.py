@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from typing import Literal, get_args
 from weakref import WeakSet
 
@@ -13,7 +15,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
 
-from app.errors import ActionError, RateLimited, Rejected, Unavailable
+from app.errors import ActionError, RateLimited, Rejected
 from app.outbound.pace import Pace
 
 FAILURES = 5
@@ -51,7 +53,7 @@ class Neighbour:
         """Around one call of the service, in which its own errors have become `ActionError`s.
 
         Raises:
-            Unavailable: it has failed so often that it is not called now.
+            RateLimited: it has failed so often that it is not called now.
         """
         breaker = await self._breakers.get_breaker(self.name)
         outcome = "failed"
@@ -61,17 +63,25 @@ class Neighbour:
                     await self._pace.turn(self.name, self._pause)
                 yield
             outcome = "succeeded"
-        except OpenedState:
+        except OpenedState as opened:
             outcome = "not_called"
-            raise Unavailable(
-                f"{self.name} has failed {FAILURES} times in a row and is left alone for {RECOVERY_SECONDS:.0f} s."
-            ) from None
+            raise left_alone(self.name, opened) from None
         except ActionError as error:
             outcome = _outcome(error)
             raise
         finally:
             self.circuit = breaker.context.state
             _calls.add(1, {"vendor": self.name, "outcome": outcome})
+
+
+def left_alone(name: str, opened: OpenedState) -> RateLimited:
+    """It is not called, and when it is again: a run that was tried before would be tried in vain."""
+    until = opened.opened_at + RECOVERY_SECONDS
+    return RateLimited(
+        f"{name} has failed {FAILURES} times in a row and is left alone "
+        f"until {datetime.fromtimestamp(until, UTC):%H:%M:%S} UTC.",
+        retry_after=max(until - time.time(), 0.0),
+    )
 
 
 def _observe(_: CallbackOptions) -> list[Observation]:
