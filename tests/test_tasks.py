@@ -6,9 +6,8 @@ import datetime
 from collections.abc import AsyncIterator
 
 import pytest
-from examples.demo_site import DemoSite
 from procrastinate.periodic import PeriodicDeferrer
-from scripts.counting_site import CountingSite
+from scripts.sites import CountingSite, DemoSite
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.workshop import Workshop
 

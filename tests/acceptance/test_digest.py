@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.eventually import eventually
 from tests.support.gates import before_step, gate
 from tests.support.mailbox import Mailbox, mailbox
-from tests.support.news import NewsSite, news_site
+from tests.support.news import NewsSite
 from tests.support.processes import api_process
 from tests.support.stage import Stage, staged
 
@@ -43,7 +43,7 @@ class Newsroom(Stage):
 
 @pytest.fixture
 async def stage(settings: Settings, engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Newsroom]:
-    with news_site(world=[3, 2, 1], town=[4, 3]) as site, mailbox() as box:
+    with NewsSite(world=[3, 2, 1], town=[4, 3]) as site, mailbox() as box:
         given = {
             "DIGEST_FEEDS": f"{site.feed('world')},{site.feed('town')}",
             "DIGEST_TO": "ada@example.com",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from examples.demo_site import DemoSite
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripts.sites import DemoSite
 
 from app.domain.scraping.page import MAX_HTML, MAX_LINE, MAX_LINKS, MAX_TEXT, PageContent, read_page, scrape_page
 from app.errors import RateLimited, Rejected

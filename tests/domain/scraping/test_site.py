@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from scripts.counting_site import CountingSite
+from scripts.sites import CountingSite
 
 from app.domain.scraping.address import site_of
 from app.domain.scraping.site import step_name
