@@ -111,8 +111,7 @@ async def read_site_page(web: WebClient, url: str, per_second: float) -> SitePag
     Raises:
         Unavailable, Rejected: as of any page.
     """
-    await web.wait_turn(url, per_second)
-    page = await scrape_page(web, url)
+    page = await scrape_page(web, url, per_second=await web.crawl_pace(url, per_second))
     return SitePage(url=page.url, title=page.title, text=page.text[:MAX_PAGE_TEXT], links=_own_links(page))
 
 
