@@ -117,11 +117,15 @@ class Settings(BaseSettings):
     anthropic_api_key: SecretStr | None = None
     """Claude, who writes and classifies."""
     anthropic_model: str = "claude-sonnet-5-5"
+    anthropic_per_minute: float | None = Field(default=None, gt=0)
+    """How many calls a worker begins; not set: any number. So for the next two."""
     deepl_api_key: SecretStr | None = None
     """DeepL, who translates."""
+    deepl_per_minute: float | None = Field(default=None, gt=0)
     gemini_api_key: SecretStr | None = None
     """Gemini, who speaks."""
     gemini_model: str = "gemini-3.8-flash-tts"
+    gemini_per_minute: float | None = Field(default=None, gt=0)
     storage_provider: Literal["local", "s3", "bunny"] = "local"
     """Where files are kept; `local`: in the folder `files` of `data_dir`."""
     storage_signing_key: SecretStr | None = Field(default=None, min_length=32)

@@ -68,7 +68,7 @@ async def test_a_service_that_is_asked_for_more_than_it_wishes_is_seen_by_who_wa
         await may_end.wait()
 
     monkeypatch.setattr("app.outbound.pace.asyncio.sleep", wait)
-    oracle = Neighbour("dodona", per_second=0.25)
+    oracle = Neighbour("dodona", per_minute=15)
 
     async def ask() -> None:
         async with oracle.call():

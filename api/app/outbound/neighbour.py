@@ -35,10 +35,10 @@ _neighbours = WeakSet["Neighbour"]()
 class Neighbour:
     """The circuit breaker and the pace of one service. One for each client; shared by the runs of a worker."""
 
-    def __init__(self, name: str, *, per_second: float | None = None) -> None:
-        """`per_second`: how many calls may begin in a second; `None`: any number."""
+    def __init__(self, name: str, *, per_minute: float | None = None) -> None:
+        """`per_minute`: how many calls may begin in a minute, one after the other; `None`: any number."""
         self.name = name
-        self._pause = 1 / per_second if per_second else None
+        self._pause = 60 / per_minute if per_minute else None
         self._pace = Pace(name)
         self._breakers = AsyncCircuitBreakerFactory(
             default_threshold=FAILURES,

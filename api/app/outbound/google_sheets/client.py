@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from app.outbound.google_sheets.wire import Account
 
 MAX_SECONDS = 60.0
-CALLS_PER_SECOND = 1.0
-"""Google's quota: 60 a minute for one user."""
+CALLS_PER_MINUTE = 60.0
+"""Google's quota for one user."""
 DEMO = "demo"
 """The stub's sheet for who has none."""
 
@@ -40,7 +40,7 @@ class SheetsClient:
         self._stubs = stubs
         self._timeout = timeout
         self._is_played = settings.stubs(settings.google_service_account)
-        self._neighbour = Neighbour("google_sheets", per_second=None if self._is_played else CALLS_PER_SECOND)
+        self._neighbour = Neighbour("google_sheets", per_minute=None if self._is_played else CALLS_PER_MINUTE)
 
     async def read(self, sheet: str | None) -> list[list[str]]:
         """The rows of a sheet as texts, numbers with a point. Empty cells at the end of a row may be left out.
