@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -74,6 +74,10 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
+BROKEN = Answer(500, TEXT, "Not now.")
+BUSY = Answer(503, TEXT, "Not now.", {"Retry-After": "0"})
+
+
 class Site:
     """Serves from entering to leaving the context, on a free port, in threads of its own."""
 
@@ -124,8 +128,8 @@ class CountingSite(Site):
     """A site of many pages that counts its visitors, by path, in `visits`.
 
     `/page/0` is where it begins; each page has a word that no other has, and leads to ten more. `/robots.txt` forbids
-    `/page/forbidden`, which every page leads to, as to `/page/missing`, which is not there. Paths in `broken` are
-    answered by 500.
+    `/page/forbidden`, which every page leads to, as to `/page/missing`, which is not there. `instead` says
+    of some paths what is answered in place of the page.
     """
 
     FANOUT = 10
@@ -133,7 +137,7 @@ class CountingSite(Site):
     def __init__(self, pages: int) -> None:
         self.pages = pages
         self.visits = Counter[str]()
-        self.broken: Container[str] = ()
+        self.instead: Mapping[str, Answer] = {}
 
     @property
     def start(self) -> str:
@@ -144,8 +148,8 @@ class CountingSite(Site):
         self.visits[path] += 1
         if path == "/robots.txt":
             return Answer(200, TEXT, "User-agent: *\nDisallow: /page/forbidden\n")
-        if path in self.broken:
-            return Answer(500, TEXT, "Not now.")
+        if path in self.instead:
+            return self.instead[path]
         number = path.removeprefix("/page/")
         if not number.isdigit() or int(number) >= self.pages:
             return Answer(404, TEXT, "Not here.")
