@@ -18,7 +18,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/.local ## See three runs end: starts everything, shows them live, stops everything
-	@$(PY) examples/demo.py
+	@$(PY) scripts/demo.py
 
 up: .venv/.local ## Start the database, the API and a worker, and print the URL (Ctrl-C stops them)
 	@$(PY) -m app.cli up

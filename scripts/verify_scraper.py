@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from counting_site import CountingSite
+from sites import CountingSite
 from system import System, fresh_system, prove
 
 from app.domain.scraping.site import AT_ONCE, step_name

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.mailbox import mailbox
-from tests.support.news import NewsSite, news_site
+from tests.support.news import NewsSite
 from tests.support.workshop import Workshop
 
 from app import tasks
@@ -51,7 +51,7 @@ async def real(engine: AsyncEngine, settings: Settings, configure: Configure) ->
 
 @pytest.fixture
 def site(configure: Configure) -> Iterator[NewsSite]:
-    with news_site(world=[3, 2, 1], town=[4, 3]) as site:
+    with NewsSite(world=[3, 2, 1], town=[4, 3]) as site:
         configure(digest_feeds=[site.feed("world"), site.feed("town")])
         yield site
 
@@ -158,13 +158,13 @@ async def test_a_feed_that_is_down_is_told_and_the_digest_is_made_of_the_others(
 @pytest.mark.parametrize(
     ("says", "problem"),
     [
-        (b"<html>Welcome", "sent neither RSS nor Atom"),
-        (b"<rss>" + b"x" * MAX_FEED_BYTES, "answered with more than 2,097,152 bytes"),
+        ("<html>Welcome", "sent neither RSS nor Atom"),
+        ("<rss>" + "x" * MAX_FEED_BYTES, "answered with more than 2,097,152 bytes"),
     ],
     ids=["page", "huge"],
 )
 async def test_what_is_wrong_with_a_feed_is_its_own_problem(
-    real: Workshop, site: NewsSite, says: bytes, problem: str
+    real: Workshop, site: NewsSite, says: str, problem: str
 ) -> None:
     site.says["/town.xml"] = says
     digest = await made(real)
@@ -203,7 +203,7 @@ async def test_an_article_that_cannot_be_read_is_told_as_the_feed_tells_it(real:
 
 
 async def test_a_site_whose_robots_txt_forbids_its_articles_is_not_read(real: Workshop, configure: Configure) -> None:
-    with news_site(robots=[], world=[1]) as site:
+    with NewsSite(robots=[], world=[1]) as site:
         site.broken["/robots.txt"] = 503
         configure(digest_feeds=[site.feed("world")])
         assert titles(await made(real)) == ["Article 1"]
@@ -213,11 +213,27 @@ async def test_a_site_whose_robots_txt_forbids_its_articles_is_not_read(real: Wo
 async def test_there_is_room_for_twenty_articles_and_the_others_are_counted(
     real: Workshop, configure: Configure
 ) -> None:
-    with news_site(a=[*range(1, 13)], b=[*range(13, 24)], c=[24]) as site:
+    with NewsSite(a=[*range(1, 13)], b=[*range(13, 24)], c=[24]) as site:
         configure(digest_feeds=[*map(site.feed, "abc")])
         digest = await made(real)
         assert (len(digest["items"]), digest["passed_over"]) == (20, 4)
         assert (await made(real, TUESDAY))["outcome"] == "nothing_new"
+
+
+async def test_what_a_feed_still_lists_is_no_news_however_long_ago_its_digest_was(
+    real: Workshop, site: NewsSite
+) -> None:
+    await made(real)
+    await real.execute("UPDATE digest_articles SET night = night - 1000")
+    await real.execute("UPDATE digests SET night = night - 1000")
+    site.feeds["town"] = [4]
+    assert (await made(real, TUESDAY))["outcome"] == "nothing_new"
+    pruning = await real.submit("prune_ledger")
+    await real.drain_all()
+    assert (await real.get(pruning)).result["digests"] == 1
+    # Three is listed by the other feed, too.
+    site.feeds["town"] = [5, 4, 3]
+    assert titles(await made(real, TUESDAY + timedelta(days=1))) == ["Article 5"]
 
 
 async def test_a_night_is_this_one_unless_it_is_said(real: Workshop, site: NewsSite) -> None:

@@ -6,9 +6,8 @@ import datetime
 from collections.abc import AsyncIterator
 
 import pytest
-from examples.demo_site import DemoSite
 from procrastinate.periodic import PeriodicDeferrer
-from scripts.counting_site import CountingSite
+from scripts.sites import BROKEN, CountingSite, DemoSite
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.workshop import Workshop
 
@@ -56,6 +55,27 @@ async def test_the_pages_of_a_crawl_are_found_by_what_they_mean(real: Workshop, 
     found = await performed(real, "search_texts", collection="book", query="lighthouse2", limit=1)
     assert found.result is not None
     assert [item["source"] for item in found.result["items"]] == [f"{site.url}/page/2"]
+
+
+async def test_a_crawl_waits_without_a_worker_for_a_site_that_has_gone_away(
+    real: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pause in ("PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS"):
+        monkeypatch.setattr(f"app.domain.scraping.site.{pause}", 0)
+    with CountingSite(30) as site:
+        site.instead = {f"/page/{n}": BROKEN for n in range(1, 30)}
+        run = await real.submit("scrape_site", url=site.start, pages_per_second=50)
+        await real.drain()
+        waiting = await real.get(run)
+        assert (waiting.state, waiting.attempt) == ("retrying", 1)
+        assert waiting.schedule_at is not None
+        assert waiting.schedule_at - datetime.datetime.now(datetime.UTC) > datetime.timedelta(seconds=10)
+        site.instead = {}
+        await real.drain_all()
+    ended = await real.get(run)
+    assert (ended.state, ended.attempt) == ("succeeded", 2)
+    assert len(ended.result["pages"]) >= 28
+    assert site.visits["/page/0"] == 1
 
 
 async def test_only_the_pages_of_runs_that_have_read_some_are_embedded(real: Workshop) -> None:
@@ -110,7 +130,7 @@ async def test_prune_ledger_deletes_what_ended_long_ago_and_nothing_else(real: W
         assert await real.value(f"SELECT count(*) FROM {table} WHERE run_id = :id", id=old.id) == 0
     assert await real.value("SELECT count(*) FROM procrastinate_jobs") == 3
     assert await real.value("SELECT result FROM action_runs WHERE queue = 'first'") == {
-        "runs": 1, "deliveries": 0, "audit_entries": 0,
+        "runs": 1, "deliveries": 0, "audit_entries": 0, "digests": 0,
     }  # fmt: skip
 
 
@@ -122,7 +142,7 @@ async def test_the_nightly_run_is_a_run_like_any_other_and_one_per_tick(real: Wo
     (row,) = await real.fetch("SELECT id, action, queue, params FROM action_runs")
     assert (row["action"], row["queue"], row["params"]) == ("prune_ledger", "maintenance", {"timestamp": tick})
     await real.drain()
-    assert (await real.get(row["id"])).result == {"runs": 0, "deliveries": 0, "audit_entries": 0}
+    assert (await real.get(row["id"])).result == {"runs": 0, "deliveries": 0, "audit_entries": 0, "digests": 0}
 
 
 async def performed(workshop: Workshop, action: str, **params: object) -> RunRead:

@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from examples.demo_site import DemoSite
 from pydantic import BaseModel
+from scripts.sites import DemoSite
 from starlette.responses import PlainTextResponse
 from tests.support.workshop import Workshop
 

@@ -124,11 +124,12 @@ class Cancelled(BaseModel):
 
 
 class Pruned(BaseModel):
-    """How many runs, deliveries of webhooks and entries of the audit log were deleted."""
+    """How many runs, deliveries of webhooks, entries of the audit log and digests of the news were deleted."""
 
     runs: int
     deliveries: int
     audit_entries: int
+    digests: int
 
 
 @action()
@@ -306,12 +307,13 @@ async def prune_ledger(
     days: Annotated[int, Field(ge=1)] = settings.retention_days,
     timestamp: int = 0,  # noqa: ARG001 - cron says which tick this is
 ) -> Pruned:
-    """Every night: delete runs that ended long ago, deliveries of long ago, and what the audit log need not know."""
+    """Every night: delete the runs, deliveries of webhooks, entries of the audit log and digests of long ago."""
     engine, old = procrastinate_app.connector.engine, timedelta(days=days)
     return Pruned(
         runs=await service.prune(engine, older_than=old),
         deliveries=await deliveries.prune(engine, older_than=old),
         audit_entries=await audit.prune(engine, older_than=timedelta(days=settings.audit_days)),
+        digests=await DigestShelf(engine).prune(older_than=timedelta(days=settings.digest_days)),
     )
 
 

@@ -16,7 +16,7 @@ def test_the_demo_shows_three_runs_and_leaves_nothing_even_if_its_port_is_taken(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with subprocess.Popen(
-            [sys.executable, ROOT / "examples" / "demo.py"],
+            [sys.executable, ROOT / "scripts" / "demo.py"],
             env=blank.env | {"PORT": str(port)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from examples.demo_site import DemoSite
+from scripts.sites import DemoSite
 from tests.cli.conftest import Terminal, settle
 from tests.support.processes import free_port
 

@@ -7,7 +7,7 @@ from typing import Any
 from tests.compose.stack import Stack, eventually
 
 
-def test_an_adventure_goes_on_as_its_reader_decides(stack: Stack) -> None:
+def test_an_adventure_goes_on_through_three_decisions(stack: Stack) -> None:
     wanted = {"language": "es", "native_language": "en", "premise": "A lighthouse."}
     begun = stack.api.post("/adventures", json=wanted)
     assert (begun.status_code, begun.json()["status"]) == (201, "awaiting_first_entry")
@@ -24,13 +24,13 @@ def test_an_adventure_goes_on_as_its_reader_decides(stack: Stack) -> None:
         assert found is not None
         return found
 
-    [first] = read(1)["entries"]
-    choice = first["choices"][0]["id"]
-    decided = stack.api.post(f"{path}/decisions", json={"choice_id": choice})
-    assert decided.status_code == 201, decided.text
-    adventure = read(2)
+    for entries in (1, 2, 3):
+        choice = read(entries)["entries"][-1]["choices"][0]["id"]
+        decided = stack.api.post(f"{path}/decisions", json={"choice_id": choice})
+        assert decided.status_code == 201, decided.text
+    adventure = read(4)
     assert adventure["status"] == "active"
-    assert adventure["entries"][0]["text"] != adventure["entries"][1]["text"]
+    assert len({entry["text"] for entry in adventure["entries"]}) == 4
     for entry in adventure["entries"]:
         assert entry["translation"] == f"[en] {entry['text']}"
         assert stack.api.get(entry["audio_url"]).content[:4] == b"RIFF"

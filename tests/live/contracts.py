@@ -54,7 +54,9 @@ async def gives_rows_and_takes_cells(clients: Clients, settings: Settings) -> No
     rows = await clients.sheets.read(sheet)
     assert rows, "the sheet is empty"
     # What is there already: it may be somebody's sheet.
-    await clients.sheets.write(sheet, [Cell(1, 1, rows[0][0])])
+    same = [Cell(1, 1, rows[0][0])]
+    await clients.sheets.expect_writable(sheet, same)
+    await clients.sheets.write(sheet, same)
     assert await clients.sheets.read(sheet) == rows
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
+
+from scripts.sites import HTML, TEXT, Answer, Site
+
+RSS = "application/rss+xml"
 
 
-class NewsSite:
+class NewsSite(Site):
     """What it says is in `feeds`: the numbers of the articles of each, by name.
 
     By path, `broken` has statuses, and `says` what is said instead of a feed.
@@ -19,35 +20,36 @@ class NewsSite:
     def __init__(self, **feeds: list[int]) -> None:
         self.feeds = feeds
         self.broken: dict[str, int] = {}
-        self.says: dict[str, bytes] = {}
+        self.says: dict[str, str] = {}
         self.asked = Counter[tuple[str, int]]()
         """Paths, and what was answered."""
-        self.url = ""
 
     def feed(self, name: str) -> str:
         return f"{self.url}/{name}.xml"
 
-    def answer(self, path: str, etag: str | None) -> tuple[int, str, bytes]:
-        """Status, content type and body."""
-        status, kind, body = self._answer(path)
-        if status == 200 and etag == etag_of(body):
-            status, body = 304, b""
-        self.asked[path, status] += 1
-        return status, kind, body
+    def answer(self, path: str, headers: Mapping[str, str]) -> Answer:
+        answer = self._answer(path)
+        if answer.status == 200:
+            etag = etag_of(answer.body)
+            answer = answer._replace(headers={"ETag": etag})
+            if headers.get("If-None-Match") == etag:
+                answer = answer._replace(status=304, body="")
+        self.asked[path, answer.status] += 1
+        return answer
 
     def times(self, path: str) -> int:
         """How often a path was asked for, whatever was answered."""
         return sum(count for (asked, _), count in self.asked.items() if asked == path)
 
-    def _answer(self, path: str) -> tuple[int, str, bytes]:
+    def _answer(self, path: str) -> Answer:
         name = path.strip("/").removesuffix(".xml")
         if path in self.broken:
-            return self.broken[path], "text/plain", b"No."
+            return Answer(self.broken[path], TEXT, "No.")
         if name in self.feeds:
-            return 200, "application/rss+xml", self.says.get(path) or self._feed(name).encode()
+            return Answer(200, RSS, self.says.get(path) or self._feed(name))
         if path.startswith("/article/"):
-            return 200, "text/html", article(path.rpartition("/")[2]).encode()
-        return 404, "text/plain", b"Not here."
+            return Answer(200, HTML, article(path.rpartition("/")[2]))
+        return Answer(404, TEXT, "Not here.")
 
     def _feed(self, name: str) -> str:
         items = "".join(
@@ -65,36 +67,5 @@ def article(number: str) -> str:
     )
 
 
-def etag_of(body: bytes) -> str:
-    return f'"{hashlib.sha256(body).hexdigest()[:8]}"'
-
-
-@contextmanager
-def news_site(**feeds: list[int]) -> Iterator[NewsSite]:
-    """A site with these feeds, in threads of its own."""
-    site = NewsSite(**feeds)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, kind, body = site.answer(self.path, self.headers.get("If-None-Match"))
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            if status in (200, 304):
-                self.send_header("ETag", self.headers.get("If-None-Match") if status == 304 else etag_of(body))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    site.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield site
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def etag_of(body: str) -> str:
+    return f'"{hashlib.sha256(body.encode()).hexdigest()[:8]}"'

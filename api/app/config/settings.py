@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     """Ended runs older than this are deleted by `prune_ledger`."""
     audit_days: int = Field(default=365, ge=1)
     """Entries of the audit log older than this are deleted by `prune_ledger`."""
+    digest_days: int = Field(default=365, ge=1)
+    """Digests of the news older than this are deleted by `prune_ledger`."""
 
     webhook_key: FernetKeys | None = None
     """Encrypts stored secrets of webhooks: a Fernet key, or several with commas, the newest first."""
@@ -117,11 +119,15 @@ class Settings(BaseSettings):
     anthropic_api_key: SecretStr | None = None
     """Claude, who writes and classifies."""
     anthropic_model: str = "claude-sonnet-5-5"
+    anthropic_per_minute: float | None = Field(default=None, gt=0)
+    """How many calls a worker begins; not set: any number. So for the next two."""
     deepl_api_key: SecretStr | None = None
     """DeepL, who translates."""
+    deepl_per_minute: float | None = Field(default=None, gt=0)
     gemini_api_key: SecretStr | None = None
     """Gemini, who speaks."""
     gemini_model: str = "gemini-3.8-flash-tts"
+    gemini_per_minute: float | None = Field(default=None, gt=0)
     storage_provider: Literal["local", "s3", "bunny"] = "local"
     """Where files are kept; `local`: in the folder `files` of `data_dir`."""
     storage_signing_key: SecretStr | None = Field(default=None, min_length=32)

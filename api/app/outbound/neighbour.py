@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
 from typing import Literal, get_args
 from weakref import WeakSet
 
@@ -13,7 +15,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
 
-from app.errors import ActionError, RateLimited, Rejected, Unavailable
+from app.errors import ActionError, RateLimited, Rejected
 from app.outbound.pace import Pace
 
 FAILURES = 5
@@ -33,11 +35,11 @@ _neighbours = WeakSet["Neighbour"]()
 class Neighbour:
     """The circuit breaker and the pace of one service. One for each client; shared by the runs of a worker."""
 
-    def __init__(self, name: str, *, per_second: float | None = None) -> None:
-        """`per_second`: how many calls may begin in a second; `None`: any number."""
+    def __init__(self, name: str, *, per_minute: float | None = None) -> None:
+        """`per_minute`: how many calls may begin in a minute, one after the other; `None`: any number."""
         self.name = name
-        self._pause = 1 / per_second if per_second else 0.0
-        self._pace = Pace()
+        self._pause = 60 / per_minute if per_minute else None
+        self._pace = Pace(name)
         self._breakers = AsyncCircuitBreakerFactory(
             default_threshold=FAILURES,
             default_ttl=RECOVERY_SECONDS,
@@ -51,26 +53,35 @@ class Neighbour:
         """Around one call of the service, in which its own errors have become `ActionError`s.
 
         Raises:
-            Unavailable: it has failed so often that it is not called now.
+            RateLimited: it has failed so often that it is not called now.
         """
         breaker = await self._breakers.get_breaker(self.name)
         outcome = "failed"
         try:
             async with breaker:
-                await self._pace.turn(self.name, self._pause)
+                if self._pause is not None:
+                    await self._pace.turn(self.name, self._pause)
                 yield
             outcome = "succeeded"
-        except OpenedState:
+        except OpenedState as opened:
             outcome = "not_called"
-            raise Unavailable(
-                f"{self.name} has failed {FAILURES} times in a row and is left alone for {RECOVERY_SECONDS:.0f} s."
-            ) from None
+            raise left_alone(self.name, opened) from None
         except ActionError as error:
             outcome = _outcome(error)
             raise
         finally:
             self.circuit = breaker.context.state
             _calls.add(1, {"vendor": self.name, "outcome": outcome})
+
+
+def left_alone(name: str, opened: OpenedState) -> RateLimited:
+    """It is not called, and when it is again: a run that was tried before would be tried in vain."""
+    until = opened.opened_at + RECOVERY_SECONDS
+    return RateLimited(
+        f"{name} has failed {FAILURES} times in a row and is left alone "
+        f"until {datetime.fromtimestamp(until, UTC):%H:%M:%S} UTC.",
+        retry_after=max(until - time.time(), 0.0),
+    )
 
 
 def _observe(_: CallbackOptions) -> list[Observation]:

@@ -46,3 +46,21 @@ async def test_a_merged_cell_in_the_last_rows_leaves_the_first_as_they_were(work
     assert (await perform(workshop.action["write"])).result == {"rows": ROWS, "cells_written": ROWS}
     scores: list[Any] = [row[2].value for row in load_workbook(file).worksheets[0].iter_rows(min_row=2)]
     assert scores == [2.5] * ROWS
+
+
+async def test_a_formula_in_a_google_sheet_leaves_all_its_cells_as_they_were(workshop: Workshop) -> None:
+    shelf = BacklogShelf(workshop.engine)
+    await shelf.put([{"key": f"RM-{number}", "title": "x", "description": ""} for number in (1, 3, 24)])
+    await shelf.set_scores([{"key": f"RM-{number}", "rice": 2.5, "wsjf": None} for number in (1, 3, 24)])
+
+    @workshop.action()
+    async def write(run: Run) -> WriteReport:
+        return await write_scores(run, run.clients.sheets, shelf, "calculated-scores")
+
+    done = await perform(workshop.action["write"])
+    assert isinstance(done.error, Rejected)
+    assert "Cell L4 of the sheet 'Roadmap' has a formula, which would be lost." in str(done.error)
+    assert not any(call["path"].endswith("values:batchUpdate") for call in done.calls)
+    # Where the formula says the same as the score, there is nothing to write.
+    await shelf.set_scores([{"key": "RM-3", "rice": 1.0, "wsjf": None}])
+    assert (await perform(workshop.action["write"])).result == {"rows": 24, "cells_written": 3}

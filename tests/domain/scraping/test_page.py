@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from examples.demo_site import DemoSite
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripts.sites import DemoSite
 
-from app.domain.scraping.page import MAX_HTML, MAX_LINE, MAX_LINKS, MAX_TEXT, PageContent, read_page, scrape_page
+from app.domain.scraping.page import (
+    MAX_HTML,
+    MAX_LINE,
+    MAX_LINKS,
+    MAX_TEXT,
+    PAGES_PER_SECOND,
+    PageContent,
+    read_page,
+    scrape_page,
+)
 from app.errors import RateLimited, Rejected
+from app.outbound.pace import Pace
 from app.outbound.web.client import open_web_client
 
 URL = "https://site.example/dir/page"
@@ -51,6 +61,22 @@ async def test_a_page_that_is_moody_twice_is_scraped_the_third_time() -> None:
             page = await scrape_page(web, f"{site.url}/moody")
     assert page.title == "In a better mood now"
     assert "Patience is most of what a retry is." in page.text
+
+
+async def test_pages_of_one_host_are_asked_for_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[tuple[str, float]] = []
+
+    async def turn(_: Pace, host: str, seconds: float) -> None:
+        turns.append((host, seconds))
+
+    monkeypatch.setattr(Pace, "turn", turn)
+    with DemoSite() as site:
+        async with open_web_client(allow_private=True) as web:
+            await scrape_page(web, f"{site.url}/")
+            await scrape_page(web, f"{site.url}/", per_second=50)
+            with pytest.raises(Rejected):
+                await scrape_page(web, f"{site.url}/private/diary")
+    assert turns == [("127.0.0.1", 1 / PAGES_PER_SECOND), ("127.0.0.1", 1 / 50)], "what is not asked for takes no turn"
 
 
 async def test_a_page_that_robots_txt_forbids_is_not_scraped() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from scripts.counting_site import CountingSite
+from scripts.sites import BROKEN, BUSY, CountingSite
 
 from app.domain.scraping.address import site_of
-from app.domain.scraping.site import step_name
-from app.errors import Rejected
+from app.domain.scraping.site import AT_ONCE, IN_VAIN, step_name
+from app.errors import RateLimited, Rejected
+from app.outbound.neighbour import FAILURES, RECOVERY_SECONDS
 from app.tasks import action
 from app.testing import Rehearsal, perform
 
@@ -70,6 +71,51 @@ async def test_a_crawl_whose_first_page_is_not_there_fails(site: CountingSite) -
     failed = await crawl(f"{site.url}/page/99")
     assert isinstance(failed.error, Rejected)
     assert "404" in str(failed.error)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crawl that waits for nothing; a host is left alone as long as ever."""
+    for pause in ("PAUSE_SECONDS", "LONGEST_PAUSE_SECONDS"):
+        monkeypatch.setattr(f"app.domain.scraping.site.{pause}", 0)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_site_that_goes_away_ends_the_attempt_and_the_next_one_reads_what_is_left(site: CountingSite) -> None:
+    site.instead = {f"/page/{n}": BROKEN for n in range(3, 25)}
+    first = await crawl(site.start)
+    assert isinstance(first.error, RateLimited)
+    assert f"{site_of(site.url)} has failed 5 times in a row and is left alone" in str(first.error)
+    assert 15 < first.error.retry_after <= RECOVERY_SECONDS
+    # Those that were under way when it was left alone were answered, too.
+    assert FAILURES <= sum(site.visits[path] for path in site.instead) < FAILURES + AT_ONCE
+
+    failed = {page["url"] for page in first.steps.values() if "error" in page and "answered 500" in page["error"]}
+    site.instead = {}
+    second = (await crawl(site.start, after=first)).result
+    assert len(second["pages"]) == 25 - len(failed)
+    assert {page["url"] for page in second["failed"] if page["url"].rpartition("/")[2].isdigit()} == failed
+    assert len(failed) <= 2
+    assert [site.visits[f"/page/{n}"] for n in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("broken", [{24}, {21, 22, 23, 24}], ids=["one", "four"])
+async def test_pages_that_are_broken_do_not_keep_a_crawl_from_its_end(site: CountingSite, broken: set[int]) -> None:
+    site.instead = {f"/page/{n}": BROKEN for n in broken}
+    crawled = (await crawl(site.start)).result
+    assert len(crawled["pages"]) == 25 - len(broken)
+    assert {page["url"].removeprefix(site.url) for page in crawled["failed"]} >= site.instead.keys()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_site_that_is_busy_now_and_then_is_not_away(site: CountingSite) -> None:
+    busy = [3, 5, 7, 9, 12, 14, 16, 18, 20, 22, 24]
+    assert len(busy) > IN_VAIN
+    site.instead = {f"/page/{n}": BUSY for n in busy}
+    crawled = (await crawl(site.start)).result
+    assert len(crawled["pages"]) == 25 - len(busy)
+    assert {page["url"].removeprefix(site.url) for page in crawled["failed"]} >= site.instead.keys()
 
 
 def test_spellings_of_one_page_are_one_step() -> None:

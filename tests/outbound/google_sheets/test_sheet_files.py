@@ -60,8 +60,9 @@ async def test_an_xlsx_file_is_read_and_written_and_keeps_what_else_it_has(
         (Cell(3, 3, 2.5), r"Cell C3 of the sheet 'Roadmap' is merged with others.* Unmerge them"),
         (Cell(4, 3, 2.5), r"Cell C4 of the sheet 'Roadmap' has a formula.* another column"),
         (Cell(5, 3, 2.5), r"Cell C5 of the sheet 'Roadmap' has a formula"),
+        (Cell(6, 3, 2.5), r"Cell C6 of the sheet 'Roadmap' has a formula"),
     ],
-    ids=["merged", "formula", "array formula"],
+    ids=["merged", "formula", "array formula", "filled by an array formula"],
 )
 async def test_a_cell_that_can_hold_no_value_is_named_and_nothing_is_written(
     sheets: SheetsClient, tmp_path: Path, cell: Cell, message: str
@@ -72,7 +73,7 @@ async def test_a_cell_that_can_hold_no_value_is_named_and_nothing_is_written(
     for row in (["Key", "Title", "RICE"], ["A-1", "x", 1], ["A-2", "x"], ["A-3", "x", "=C2*2"], ["A-4", "x"]):
         book.worksheets[0].append(row)
     book.worksheets[0].merge_cells("C2:C3")
-    book.worksheets[0]["C5"] = ArrayFormula("C5", "=SUM(C2:C3*2)")
+    book.worksheets[0]["C5"] = ArrayFormula("C5:C6", "=C2:C3*2")
     book.save(file)
     before = file.read_bytes()
     cells = [Cell(2, 3, 1.5), cell]

@@ -58,7 +58,29 @@ async def test_500_rows_are_written_by_one_request(sheets: SheetsClient, stubs: 
     assert [row[11:] for row in (await sheets.read("demo-1000"))[1:]] == [[f"{n}", f"{n}"] for n in range(2, 1002)]
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (3, r"Cell L3 of the sheet 'Roadmap' is merged with others.* Unmerge them"),
+        (4, r"Cell L4 of the sheet 'Roadmap' has a formula.* another column"),
+        (5, r"Cell L5 of the sheet 'Roadmap' has a formula"),
+        (6, r"Cell L6 of the sheet 'Roadmap' has a formula"),
+    ],
+    ids=["merged", "formula", "array formula", "filled by an array formula"],
+)
+async def test_a_cell_that_can_hold_no_value_is_named(sheets: SheetsClient, row: int, message: str) -> None:
+    await sheets.expect_writable("calculated", [Cell(1, 12, "RICE"), Cell(2, 12, 1.5), Cell(7, 12, 1), Cell(7, 1, "x")])
+    with pytest.raises(Rejected, match=message):
+        await sheets.expect_writable("calculated", [Cell(1, 13, "WSJF"), Cell(2, 12, 1.5), Cell(row, 12, 2.5)])
+
+
+async def test_cells_are_looked_at_by_one_request_however_many_there_are(sheets: SheetsClient, stubs: Stubs) -> None:
+    await sheets.expect_writable("demo-1000", [Cell(row, column, 1) for row in range(1, 1002) for column in (12, 3)])
+    assert await calls(stubs) == ["/v4/spreadsheets/demo-1000"]
+
+
 async def test_nothing_is_asked_to_write_nothing(sheets: SheetsClient, stubs: Stubs) -> None:
+    await sheets.expect_writable("demo", [])
     await sheets.write("demo", [])
     assert await calls(stubs) == []
 
@@ -74,13 +96,13 @@ async def test_nothing_is_asked_to_write_nothing(sheets: SheetsClient, stubs: St
         ("private", Rejected, "Share the spreadsheet with the e-mail address of GOOGLE_SERVICE_ACCOUNT"),
     ],
 )
-@pytest.mark.parametrize("writes", [False, True], ids=("read", "write"))
+@pytest.mark.parametrize("does", ["read", "expect_writable", "write"])
 async def test_each_trouble_is_an_error_that_says_what_to_do(
-    keyless: Settings, stubs: Stubs, sheet: str, error: type[ActionError], message: str, *, writes: bool
+    keyless: Settings, stubs: Stubs, sheet: str, error: type[ActionError], message: str, does: str
 ) -> None:
     sheets = SheetsClient(keyless, stubs, timeout=0.5 if "slow" in sheet else 60)
     with pytest.raises(error, match=message) as raised:
-        await (sheets.write(sheet, CELLS) if writes else sheets.read(sheet))
+        await getattr(sheets, does)(sheet, *([] if does == "read" else [CELLS]))
     assert type(raised.value) is error
     if isinstance(raised.value, RateLimited):
         assert raised.value.retry_after == RETRY_AFTER_SECONDS

@@ -128,6 +128,14 @@ async def test_a_url_that_may_not_be_fetched_is_rejected_before_its_robots_txt()
     assert not site.asked
 
 
+@pytest.mark.parametrize(
+    ("rule", "pace"), [("", 5), ("Crawl-delay: 0.1", 5), ("Crawl-delay: 2", 0.5), ("Crawl-delay: 3600", 1 / 60)]
+)
+async def test_a_crawl_is_as_fast_as_it_wishes_unless_the_site_wishes_less(rule: str, pace: float) -> None:
+    async with visiting(Site(text=f"User-agent: *\nDisallow: /x\n{rule}\n".encode())) as web:
+        assert await web.crawl_pace(PAGE, 5) == pytest.approx(pace)
+
+
 LINES = st.lists(
     st.tuples(
         st.sampled_from(["User-agent", "Disallow", "Allow", "Crawl-delay", "Request-rate", "Visit-time", "Host", "x"]),
@@ -142,3 +150,4 @@ async def test_no_robots_txt_can_surprise_us(lines: list[str], rest: bytes) -> N
     async with visiting(Site(text="\n".join(lines).encode("utf-8", "surrogatepass") + rest)) as web:
         with contextlib.suppress(Rejected):
             await web.check_robots(PAGE)
+        assert 1 / 60 <= await web.crawl_pace(PAGE, 5) <= 5

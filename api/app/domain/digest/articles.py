@@ -7,14 +7,12 @@ from pydantic import BaseModel
 from app.domain.digest.abreast import abreast
 from app.domain.digest.models import Article
 from app.domain.journal import Journal
-from app.domain.scraping.page import scrape_page
+from app.domain.scraping.page import PAGES_PER_SECOND, scrape_page
 from app.errors import ActionError
 from app.outbound.web.client import WebClient
 
 MAX_TEXT = 3_000
 """Characters: enough to say in two sentences what it is about."""
-PAGES_PER_SECOND = 5.0
-"""Of one site."""
 
 
 class ReadArticle(BaseModel):
@@ -38,8 +36,8 @@ async def read_articles(run: Journal, web: WebClient, articles: list[Article]) -
 async def read_text(web: WebClient, article: Article) -> str:
     """The beginning of an article; if it cannot be read, what the feed says of it. It is asked for once."""
     try:
-        await web.wait_turn(article.link, PAGES_PER_SECOND)
-        text = (await scrape_page(web, article.link)).text
+        pace = await web.crawl_pace(article.link, PAGES_PER_SECOND)
+        text = (await scrape_page(web, article.link, per_second=pace)).text
     except ActionError:
         text = ""
     return (text or article.summary or article.title)[:MAX_TEXT]

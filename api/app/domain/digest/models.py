@@ -107,5 +107,5 @@ class Shelf(Protocol):
         ...
 
     async def put_feeds(self, feeds: Sequence[dict[str, Any]]) -> None:
-        """Remember how it went with feeds: `url`, `problem`, and `validators` unless they are still the same."""
+        """Remember how it went with feeds: `url`, `problem`; `validators` and `listed` unless they are the same."""
         ...

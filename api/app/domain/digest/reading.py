@@ -35,6 +35,8 @@ class FeedReading(BaseModel):
     url: str
     validators: Validators | None = None
     """`None`: those that are known still hold."""
+    listed: list[str] = []
+    """The ids of all its articles."""
     new: list[str] = []
     """The ids of its articles that no digest had."""
     articles: list[Article] = []
@@ -48,7 +50,7 @@ class FeedReading(BaseModel):
 
     def remembered(self) -> dict[str, Any]:
         """What the next night must know."""
-        return self.model_dump(include={"url", "validators", "problem"})
+        return self.model_dump(include={"url", "validators", "listed", "problem"})
 
 
 class News(BaseModel):
@@ -107,7 +109,7 @@ async def read_new(web: WebClient, shelf: Shelf, url: str) -> FeedReading:
     unknown = await shelf.list_new(list(listed))
     new = [each for each in listed if each in unknown]
     newest = [listed[each] for each in new[:OF_ONE_FEED]]
-    return FeedReading(url=url, validators=page.validators, new=new, articles=newest)
+    return FeedReading(url=url, validators=page.validators, listed=list(listed), new=new, articles=newest)
 
 
 def _step_name(url: str) -> str:

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from app.domain.scraping.address import absolute
 from app.outbound.web.client import WebClient
 
+PAGES_PER_SECOND = 5.0
+"""Of one host, unless the caller has agreed on another pace with it."""
 MAX_HTML = 1_000_000
 """Characters. Finding the main text of a hostile page takes the square of its length."""
 MAX_TEXT = 50_000
@@ -54,14 +56,15 @@ class ScrapedPage(PageContent):
     """After decompression."""
 
 
-async def scrape_page(web: WebClient, url: str) -> ScrapedPage:
-    """Fetch `url`, if the site's robots.txt allows it, and read it.
+async def scrape_page(web: WebClient, url: str, *, per_second: float = PAGES_PER_SECOND) -> ScrapedPage:
+    """Fetch `url`, if the site's robots.txt allows it and when the host's turn has come, and read it.
 
     Raises:
         Unavailable: try again later (`RateLimited`: and when).
         Rejected: this URL will not give a page, however often it is tried.
     """
     await web.check_robots(url)
+    await web.wait_turn(url, per_second)
     page = await web.fetch(url)
     content = await asyncio.to_thread(read_page, page.text, page.url)
     return ScrapedPage(url=page.url, status=page.status, bytes_fetched=len(page.body), **dict(content))

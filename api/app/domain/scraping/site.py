@@ -27,6 +27,8 @@ TRIES = 3
 """For a page that is not available; then it has failed."""
 PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
+IN_VAIN = 8
+"""So many pages one after the other that the site has no time for end the attempt: it is the site that is away."""
 MAX_PAGE_TEXT = 20_000
 """Characters. All pages of a crawl are read back when it goes on after a crash."""
 
@@ -83,10 +85,12 @@ class Bounds:
 async def scrape_site(journal: Journal, web: WebClient, url: str, bounds: Bounds) -> ScrapedSite:
     """Read the page at `url` and those that it leads to on the same host, as far as robots.txt allows.
 
-    A page that fails is reported; only the first one must not fail.
+    A page that fails is reported; only the first one must not fail. A site that goes away ends the attempt: the
+    next one, when it may be asked again, reads what is left.
 
     Raises:
         Unavailable, Rejected: of the first page.
+        RateLimited: the site wants to be left alone, or has failed so often that it is.
     """
     start = await journal.step(step_name(url), read_site_page, web, url, bounds.pages_per_second)
     crawl = _Crawl(journal, web, bounds, site_of(start.url))
@@ -107,8 +111,7 @@ async def read_site_page(web: WebClient, url: str, per_second: float) -> SitePag
     Raises:
         Unavailable, Rejected: as of any page.
     """
-    await web.wait_turn(url, per_second)
-    page = await scrape_page(web, url)
+    page = await scrape_page(web, url, per_second=await web.crawl_pace(url, per_second))
     return SitePage(url=page.url, title=page.title, text=page.text[:MAX_PAGE_TEXT], links=_own_links(page))
 
 
@@ -124,6 +127,9 @@ class _Crawl:
     """Every page that was linked to: how it is linked to by its one spelling, in the order of discovery."""
     _visited: set[str] = field(default_factory=set)
     _done: int = 1
+    _in_vain: int = 0
+    """Pages that the site had no time for, since one was read."""
+    _is_away: RateLimited | None = None
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _telling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -133,9 +139,15 @@ class _Crawl:
         return [link for page, link in self._known.items() if page not in self._visited][:room]
 
     async def visit(self, level: list[str], depth: int) -> None:
-        """Read these pages, a few at once, and note them in their order."""
+        """Read these pages, a few at once, and note them in their order.
+
+        Raises:
+            RateLimited: the site is away. What was read is kept.
+        """
         async with asyncio.TaskGroup() as group:
             visits = [group.create_task(self._visit(url)) for url in level]
+        if self._is_away is not None:
+            raise self._is_away
         for url, visit in zip(level, visits, strict=True):
             self.note(url, visit.result(), depth)
 
@@ -156,18 +168,33 @@ class _Crawl:
 
     async def _visit(self, url: str) -> SitePage | FailedPage:
         async with self._slots:
-            page = await self.journal.step(step_name(url), self._read, url)
+            page = await self._read_or_give_up(url)
         # One after the other: progress goes forward only.
         async with self._telling:
             self._done += 1
             await self.journal.progress(self._done, min(len(self._known), self.bounds.max_pages), url)
         return page
 
+    async def _read_or_give_up(self, url: str) -> SitePage | FailedPage:
+        if self._is_away is not None:
+            return FailedPage(url=url, error=str(self._is_away))
+        try:
+            return await self.journal.step(step_name(url), self._read, url)
+        except RateLimited as error:
+            # Not kept as a step: another attempt asks again.
+            self._in_vain += 1
+            if self._in_vain >= IN_VAIN:
+                self._is_away = error
+            return FailedPage(url=url, error=str(error))
+
     async def _read(self, url: str) -> SitePage | FailedPage:
         try:
             page = await self._read_patiently(url)
+        except RateLimited:
+            raise
         except ActionError as error:
             return FailedPage(url=url, error=str(error))
+        self._in_vain = 0
         site = site_of(page.url)
         return page if site == self.site else FailedPage(url=url, error=f"It leads to {site}.")
 

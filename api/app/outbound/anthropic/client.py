@@ -37,7 +37,7 @@ class AnthropicClient:
         self._settings = settings
         self._stubs = stubs
         self._timeout = timeout
-        self._neighbour = Neighbour("anthropic")
+        self._neighbour = Neighbour("anthropic", per_minute=settings.anthropic_per_minute)
         self._opened: AsyncAnthropic | None = None
 
     async def write(self, *, instructions: str, prompt: str, output: type[M]) -> M:

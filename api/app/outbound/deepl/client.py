@@ -29,7 +29,7 @@ class DeepLClient:
         self._settings = settings
         self._stubs = stubs
         self._timeout = timeout
-        self._neighbour = Neighbour("deepl")
+        self._neighbour = Neighbour("deepl", per_minute=settings.deepl_per_minute)
         self._opened: deepl.DeepLClient | None = None
 
     async def translate(self, text: str, *, source: str, target: str) -> str:

@@ -49,7 +49,7 @@ class GeminiClient:
         self._settings = settings
         self._stubs = stubs
         self._timeout = timeout
-        self._neighbour = Neighbour("gemini")
+        self._neighbour = Neighbour("gemini", per_minute=settings.gemini_per_minute)
         self._opened: Client | None = None
 
     async def speak(self, text: str, language: str) -> Speech:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from typing import NamedTuple
 
+from app.errors import Rejected
+
 ROWS_A_WRITE = 500
 """As many rows are written by one request."""
 
@@ -29,3 +31,19 @@ def in_writes(cells: Iterable[Cell]) -> Iterator[list[Cell]]:
     rows = (list(row) for _, row in groupby(sorted(cells, key=lambda cell: cell[:2]), key=lambda cell: cell.row))
     while together := list(islice(rows, ROWS_A_WRITE)):
         yield [cell for row in together for cell in row]
+
+
+def merged(place: str, sheet: str) -> Rejected:
+    """A value that is written to the cell `place`, such as C3, would not be seen."""
+    return Rejected(
+        f"Cell {place} of the sheet {sheet!r} is merged with others, so it can hold no value of its own. "
+        "Unmerge them, and try again."
+    )
+
+
+def calculated(place: str, sheet: str) -> Rejected:
+    """A value would take the place of a formula, or break the one that fills the cell from another."""
+    return Rejected(
+        f"Cell {place} of the sheet {sheet!r} has a formula, which would be lost. "
+        "Move the formula to another column, and try again."
+    )

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from app.outbound.google_sheets.wire import Account
 
 MAX_SECONDS = 60.0
-CALLS_PER_SECOND = 1.0
-"""Google's quota: 60 a minute for one user."""
+CALLS_PER_MINUTE = 60.0
+"""Google's quota for one user."""
 DEMO = "demo"
 """The stub's sheet for who has none."""
 
@@ -40,7 +40,7 @@ class SheetsClient:
         self._stubs = stubs
         self._timeout = timeout
         self._is_played = settings.stubs(settings.google_service_account)
-        self._neighbour = Neighbour("google_sheets", per_second=None if self._is_played else CALLS_PER_SECOND)
+        self._neighbour = Neighbour("google_sheets", per_minute=None if self._is_played else CALLS_PER_MINUTE)
 
     async def read(self, sheet: str | None) -> list[list[str]]:
         """The rows of a sheet as texts, numbers with a point. Empty cells at the end of a row may be left out.
@@ -56,16 +56,22 @@ class SheetsClient:
             return await asyncio.to_thread(self._read, self._id(sheet))
 
     async def expect_writable(self, sheet: str | None, cells: Sequence[Cell]) -> None:
-        """Return if a file in a sheet's place can hold these cells. Google writes over whatever there is.
+        """Return if each of these cells can hold a value of its own, and has no formula that would be lost.
 
         Raises:
-            Rejected: a cell is merged with others or has a formula; the message names it.
+            Unavailable, RateLimited: as `read`.
+            Rejected: as `read`; or a cell is merged with others or has a formula: the message names it.
         """
         if path := _file(sheet):
             await asyncio.to_thread(files.expect_writable, path, cells)
+        elif cells:
+            async with self._neighbour.call():
+                await asyncio.to_thread(self._expect_writable, self._id(sheet), cells)
 
     async def write(self, sheet: str | None, cells: Sequence[Cell]) -> None:
         """Write cells, those of up to 500 rows by one request. To write the same again changes nothing.
+
+        Google writes over formulas, too: ask `expect_writable` before.
 
         Raises:
             Unavailable, RateLimited, Rejected: as `read`.
@@ -79,6 +85,9 @@ class SheetsClient:
 
     def _read(self, sheet_id: str) -> list[list[str]]:
         return self._account.read_rows(sheet_id)
+
+    def _expect_writable(self, sheet_id: str, cells: Sequence[Cell]) -> None:
+        self._account.expect_writable(sheet_id, cells)
 
     def _write(self, sheet_id: str, cells: Sequence[Cell]) -> None:
         self._account.write_cells(sheet_id, cells)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 from app.errors import Rejected
-from app.outbound.google_sheets.cells import Cell, as_text
+from app.outbound.google_sheets.cells import Cell, as_text, calculated, merged
 
 if TYPE_CHECKING:
     from openpyxl.cell import Cell as Place
@@ -100,33 +100,33 @@ def _expect_places(path: Path, cells: Sequence[Cell]) -> None:
     from openpyxl import load_workbook
 
     with contextlib.closing(load_workbook(path)) as book:
-        for cell in cells:
-            _place(book.worksheets[0], cell)
+        _places(book.worksheets[0], cells)
 
 
 def _write_xlsx(path: Path, cells: Sequence[Cell]) -> None:
     from openpyxl import load_workbook
 
     with contextlib.closing(load_workbook(path)) as book:
-        for cell in cells:
-            _place(book.worksheets[0], cell).value = cell.value
+        for cell, place in zip(cells, _places(book.worksheets[0], cells), strict=True):
+            place.value = cell.value
         _replace(path, book.save)
 
 
-def _place(sheet: Worksheet, cell: Cell) -> Place:
+def _places(sheet: Worksheet, cells: Sequence[Cell]) -> list[Place]:
+    """Where these values go."""
     from openpyxl.cell import MergedCell
+    from openpyxl.worksheet.cell_range import CellRange
 
-    place = sheet.cell(cell.row, cell.column)
-    where = f"Cell {place.coordinate} of the sheet {sheet.title!r}"
-    if isinstance(place, MergedCell):
-        raise Rejected(
-            f"{where} is merged with others, so it can hold no value of its own. Unmerge them, and try again."
-        )
-    if place.data_type == "f":
-        raise Rejected(
-            f"{where} has a formula, which would be lost. Move the formula to another column, and try again."
-        )
-    return place
+    arrays = [CellRange(each) for each in sheet.array_formulae.values()]
+    places: list[Place] = []
+    for cell in cells:
+        place = sheet.cell(cell.row, cell.column)
+        if isinstance(place, MergedCell):
+            raise merged(place.coordinate, sheet.title)
+        if place.data_type == "f" or any(place.coordinate in array for array in arrays):
+            raise calculated(place.coordinate, sheet.title)
+        places.append(place)
+    return places
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:

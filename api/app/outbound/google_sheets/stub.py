@@ -1,7 +1,8 @@
 """Google's Sheets API, played: every spreadsheet is a roadmap, and remembers what was written as long as it is served.
 
-`demo` has 24 items; `demo-10000`, and so on, as many as that. One in a thousand has no effort, which is wrong. What is
-named `missing…` is not there, and `private…` is not shared.
+`demo` has 24 items; `demo-10000`, and so on, as many as that. One in a thousand has no effort, which is wrong.
+What is named `calculated…` has a column RICE in which L3 is merged with L2, L4 has a formula, and L5 one that fills L6
+too; `missing…` is not there, and `private…` is not shared.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ HEADER = [
 DOES = ("Show", "Import", "Export", "Explain", "Speed up", "Share", "Undo", "Schedule")
 WHAT = ("the roadmap", "invoices", "the search", "team invitations", "reports", "the first login", "old projects")
 
+CALCULATED = "calculated"
+FORMULAS = {(4, 12): "=D4*E4*F4/G4", (5, 12): "=ARRAYFORMULA(D5:D6*E5:E6)"}
+FILLED = (6, 12)
+MERGE = {"sheetId": 0, "startRowIndex": 1, "endRowIndex": 3, "startColumnIndex": 11, "endColumnIndex": 12}
+
 Values = list[list[Any]]
 
 _written: defaultdict[str, dict[tuple[int, int], Any]] = defaultdict(dict)
@@ -36,6 +42,17 @@ async def get_values(request: Request) -> Response:
         return refusal
     values = _values(sheet)
     return JSONResponse({"range": f"Roadmap!A1:ZZ{len(values)}", "majorDimension": "ROWS", "values": values})
+
+
+async def get_grid(request: Request) -> Response:
+    sheet: str = request.path_params["sheet"]
+    if refusal := _refusal(sheet):
+        return refusal
+    told: dict[str, Any] = {"properties": {"title": "Roadmap"}}
+    if sheet.startswith(CALCULATED):
+        told["merges"] = [MERGE]
+    told["data"] = [_part(sheet, *each.split(":")) for each in request.query_params.getlist("ranges")]
+    return JSONResponse({"sheets": [told]})
 
 
 async def batch_update(request: Request) -> Response:
@@ -55,7 +72,11 @@ async def batch_update(request: Request) -> Response:
 
 def _values(sheet: str) -> Values:
     asked = re.match(r"demo-(\d{1,6})\b", sheet)
-    rows = [list(HEADER), *(_item(number) for number in range(1, 1 + (int(asked[1]) if asked else ITEMS)))]
+    rows: Values = [list(HEADER), *(_item(number) for number in range(1, 1 + (int(asked[1]) if asked else ITEMS)))]
+    if sheet.startswith(CALCULATED):
+        rows[0].append("RICE")
+        for row, _ in (*FORMULAS, FILLED):
+            rows[row - 1].append(1.0)
     for (row, column), value in sorted(_written[sheet].items()):
         rows += [[] for _ in range(row - len(rows))]
         rows[row - 1] += [""] * (column - len(rows[row - 1]))
@@ -77,6 +98,30 @@ def _item(number: int) -> list[Any]:
         0 if is_wrong else dice.choice((0.5, 1, 2, 3, 5, 8)),
         *(dice.choice((1, 2, 3, 5, 8, 13)) for _ in range(4)),
     ]
+
+
+def _part(sheet: str, first: str, last: str) -> dict[str, Any]:
+    (top, left), (bottom, right) = _place(first), _place(last)
+    rows = _values(sheet)[top - 1 : bottom]
+    return {
+        "startRow": top - 1,
+        "startColumn": left - 1,
+        "rowData": [
+            {"values": [_content(sheet, (row, left + n), value) for n, value in enumerate(values[left - 1 : right])]}
+            for row, values in enumerate(rows, start=top)
+        ],
+    }
+
+
+def _content(sheet: str, at: tuple[int, int], value: Any) -> dict[str, Any]:
+    if value == "":
+        return {}
+    shown = {"stringValue" if isinstance(value, str) else "numberValue": value}
+    if not sheet.startswith(CALCULATED) or at in _written[sheet]:
+        return {"userEnteredValue": shown, "effectiveValue": shown}
+    if at == FILLED:
+        return {"effectiveValue": shown}
+    return {"userEnteredValue": {"formulaValue": FORMULAS[at]} if at in FORMULAS else shown, "effectiveValue": shown}
 
 
 def _place(a1: str) -> tuple[int, int]:
@@ -101,6 +146,7 @@ def _error(code: int, status: str, message: str) -> Response:
 
 stub = Starlette(
     routes=[
+        Route("/v4/spreadsheets/{sheet}", get_grid),
         Route("/v4/spreadsheets/{sheet}/values/{range}", get_values),
         Route("/v4/spreadsheets/{sheet}/values:batchUpdate", batch_update, methods=["POST"]),
     ]

@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from app.errors import RateLimited, Rejected, Unavailable
 from app.outbound.google_sheets.cells import Cell, as_text
+from app.outbound.google_sheets.grid import FIELDS, Spreadsheet, columns_of
 from app.outbound.patience import retry_after
 
 GOOGLE = "https://sheets.googleapis.com"
@@ -70,6 +71,14 @@ class Account:
             # Not as they are shown: that depends on the country of the sheet.
             answer = http.values_get(sheet_id, ALL_COLUMNS, params={"valueRenderOption": "UNFORMATTED_VALUE"})
             return [[as_text(cell) for cell in row] for row in _Values.model_validate(answer).values]
+
+    def expect_writable(self, sheet_id: str, cells: Sequence[Cell]) -> None:
+        """Return if none of these cells of a spreadsheet's first sheet is merged with others or has a formula."""
+        with self._http() as http:
+            asked: dict[str, Any] = {"ranges": columns_of(cells), "fields": FIELDS}
+            answer = Spreadsheet.model_validate(http.fetch_sheet_metadata(sheet_id, asked))
+        for sheet in answer.sheets:
+            sheet.expect_writable(cells)
 
     def write_cells(self, sheet_id: str, cells: Sequence[Cell]) -> None:
         """Write cells of a spreadsheet's first sheet, in one request."""

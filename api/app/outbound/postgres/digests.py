@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import date
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import date, timedelta
 from typing import Any
 
 from sqlalchemy import Column, Date, Integer, MetaData, PrimaryKeyConstraint, Table, Text, text
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.outbound.postgres.database import autocommit
 from app.outbound.web.page import Validators
+
+PRUNE_BATCH = 1_000
 
 metadata = MetaData()
 
@@ -26,6 +28,8 @@ feeds = Table(
     Column("last_modified", Text()),
     Column("problem", Text()),
     Column("checked_at", TIMESTAMP(timezone=True), server_default=text("now()"), nullable=False),
+    #: What it listed when it was last read, by the ids of `digest_articles`.
+    Column("articles", ARRAY(Text()), server_default="{}", nullable=False),
     PrimaryKeyConstraint("url", name="pk_feeds"),
 )
 digests = Table(
@@ -87,9 +91,28 @@ class DigestShelf:
                 await upsert_feeds(connection, feeds)
 
     async def put_feeds(self, feeds: Sequence[dict[str, Any]]) -> None:
-        """Remember how it went with feeds: `url`, `problem`, and `validators` unless they are still the same."""
+        """Remember how it went with feeds: `url`, `problem`; `validators` and `listed` unless they are the same."""
         async with self._engine.begin() as connection:
             await upsert_feeds(connection, feeds)
+
+    async def prune(self, *, older_than: timedelta) -> int:
+        """Delete digests of nights before, in small batches; before them feeds that were last asked before, and what is
+        known of articles of such nights that no feed lists any more: what one lists stays known, and no news.
+
+        Returns:
+            How many digests.
+        """
+        await self._delete(delete_old_feeds, older_than)
+        await self._delete(delete_old_articles, older_than)
+        return await self._delete(delete_old_digests, older_than)
+
+    async def _delete(self, delete: Callable[..., Awaitable[int]], older_than: timedelta) -> int:
+        deleted, batch = 0, PRUNE_BATCH
+        while batch == PRUNE_BATCH:
+            async with autocommit(self._engine).connect() as connection:
+                batch = await delete(connection, older_than=older_than, limit=PRUNE_BATCH)
+            deleted += batch
+        return deleted
 
 
 async def get_digest(connection: AsyncConnection, night: date) -> Mapping[str, Any] | None:
@@ -141,17 +164,50 @@ async def get_validators(connection: AsyncConnection, feed: str) -> Validators |
 
 
 async def upsert_feeds(connection: AsyncConnection, feeds: Sequence[dict[str, Any]]) -> None:
-    """Say how it went with feeds; without new `validators`, the old ones stay."""
+    """Say how it went with feeds; without new `validators`, the old ones stay, and what it listed."""
     statement = text("""
-        INSERT INTO feeds AS kept (url, problem, found_at, etag, last_modified, checked_at)
-        SELECT url, problem, validators->>'url', validators->>'etag', validators->>'last_modified', now()
-          FROM jsonb_to_recordset(CAST(:feeds AS jsonb)) AS said (url text, problem text, validators jsonb)
+        INSERT INTO feeds AS kept (url, problem, found_at, etag, last_modified, articles, checked_at)
+        SELECT url, problem, validators->>'url', validators->>'etag', validators->>'last_modified', listed, now()
+          FROM jsonb_to_recordset(CAST(:feeds AS jsonb))
+               AS said (url text, problem text, validators jsonb, listed text[])
          ORDER BY url
         ON CONFLICT (url) DO UPDATE
            SET problem = excluded.problem, checked_at = excluded.checked_at,
                found_at = coalesce(excluded.found_at, kept.found_at),
                etag = CASE WHEN excluded.found_at IS NULL THEN kept.etag ELSE excluded.etag END,
                last_modified = CASE WHEN excluded.found_at IS NULL THEN kept.last_modified
-                                    ELSE excluded.last_modified END
+                                    ELSE excluded.last_modified END,
+               articles = CASE WHEN excluded.found_at IS NULL THEN kept.articles ELSE excluded.articles END
     """)
     await connection.execute(statement, {"feeds": json.dumps(list(feeds))})
+
+
+async def delete_old_feeds(connection: AsyncConnection, *, older_than: timedelta, limit: int) -> int:
+    """Delete feeds that were last asked longer ago: how many."""
+    statement = text("""
+        DELETE FROM feeds WHERE url IN (
+            SELECT url FROM feeds WHERE checked_at < now() - CAST(:older_than AS interval) LIMIT :limit)
+    """)
+    return (await connection.execute(statement, {"older_than": older_than, "limit": limit})).rowcount
+
+
+async def delete_old_articles(connection: AsyncConnection, *, older_than: timedelta, limit: int) -> int:
+    """Forget articles of earlier nights that no feed lists: how many."""
+    statement = text("""
+        DELETE FROM digest_articles WHERE id IN (
+            SELECT id FROM digest_articles AS noted
+             WHERE night < now() AT TIME ZONE 'UTC' - CAST(:older_than AS interval)
+               AND NOT EXISTS (SELECT FROM feeds, unnest(articles) AS listed (id) WHERE listed.id = noted.id)
+             LIMIT :limit)
+    """)
+    return (await connection.execute(statement, {"older_than": older_than, "limit": limit})).rowcount
+
+
+async def delete_old_digests(connection: AsyncConnection, *, older_than: timedelta, limit: int) -> int:
+    """Delete digests of earlier nights: how many."""
+    statement = text("""
+        DELETE FROM digests WHERE night IN (
+            SELECT night FROM digests
+             WHERE night < now() AT TIME ZONE 'UTC' - CAST(:older_than AS interval) ORDER BY night LIMIT :limit)
+    """)
+    return (await connection.execute(statement, {"older_than": older_than, "limit": limit})).rowcount

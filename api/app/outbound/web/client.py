@@ -53,7 +53,7 @@ class WebClient:
         self._policy = policy
         self._now = now
         self._robots = Robots(self._read_robots, now)
-        self._pace = Pace()
+        self._pace = Pace("web")
         self._hosts = Hosts()
 
     async def fetch(
@@ -106,16 +106,23 @@ class WebClient:
         """
         await self._robots.check(str(self._checked(url)))
 
-    async def wait_turn(self, url: str, per_second: float) -> None:
-        """Wait until the site of `url` may be asked again: `per_second` times, or less often if its robots.txt says so.
+    async def crawl_pace(self, url: str, per_second: float) -> float:
+        """How many pages of the site of `url` a crawl may ask for in a second: `per_second`, or less by its robots.txt.
 
         Raises:
             Rejected: `url` may not be fetched anyway.
             Unavailable: robots.txt cannot be read now.
         """
-        target = self._checked(url)
-        delay = await self._robots.delay(str(target))
-        await self._pace.turn(target.host, max(delay, 1 / per_second))
+        delay = await self._robots.delay(str(self._checked(url)))
+        return 1 / max(delay, 1 / per_second)
+
+    async def wait_turn(self, url: str, per_second: float) -> None:
+        """Wait until the host of `url` may be asked again, by whichever run: so often a second, with what comes after.
+
+        Raises:
+            Rejected: `url` may not be fetched anyway.
+        """
+        await self._pace.turn(self._checked(url).host, 1 / per_second)
 
     async def _read_robots(self, url: str) -> str:
         async with self._get(url, ("*/*",), MAX_SECONDS) as response:

@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Generator
-from datetime import UTC, datetime
 from weakref import WeakSet
 
 from opentelemetry import metrics
@@ -15,7 +14,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from purgatory.domain.model import OPENED, Context, OpenedState
 
 from app.errors import RateLimited, Rejected
-from app.outbound.neighbour import FAILURES, RECOVERY_SECONDS
+from app.outbound.neighbour import FAILURES, RECOVERY_SECONDS, left_alone
 
 REMEMBERED = 1000
 """Hosts. Beyond that, the one that was asked longest ago is forgotten."""
@@ -46,12 +45,7 @@ class Hosts:
             with circuit:
                 yield
         except OpenedState as opened:
-            until = opened.opened_at + RECOVERY_SECONDS
-            raise RateLimited(
-                f"{host} has failed {FAILURES} times in a row and is left alone "
-                f"until {datetime.fromtimestamp(until, UTC):%H:%M:%S} UTC.",
-                retry_after=max(until - time.time(), 0.0),
-            ) from None
+            raise left_alone(host, opened) from None
         finally:
             circuit.messages.clear()  # nobody listens
 

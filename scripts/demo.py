@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from demo_site import DemoSite
+from sites import DemoSite
 
 from app.cli.address import first_free, require_free
 from app.cli.backend import cancelled_by_signals, running
