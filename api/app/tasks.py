@@ -301,7 +301,7 @@ async def cancel_children(run: Run, run_id: str) -> Cancelled:
 
 
 @procrastinate_app.periodic(cron="17 3 * * *")
-@action(queue="maintenance", retry=Retry(max_attempts=3, base=60))
+@action(queue="maintenance", retry=Retry(max_attempts=3, base=60), scope="admin")
 async def prune_ledger(
     days: Annotated[int, Field(ge=1)] = settings.retention_days,
     timestamp: int = 0,  # noqa: ARG001 - cron says which tick this is
