@@ -41,8 +41,9 @@ from app.errors import (
     UnsupportedMediaType,
     UrlTooLong,
 )
-from app.routers.audited import SAFE_METHODS, audited
+from app.routers.audited import audited
 from app.routers.security import Access, tell_standing
+from app.routers.sites import SAFE_METHODS
 from app.runs.values import check_storable
 
 LARGEST_BODY_BYTES = 2 * 1024 * 1024
