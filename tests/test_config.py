@@ -51,6 +51,8 @@ def test_a_request_waits_two_seconds_for_a_connection_and_no_longer() -> None:
         ("DIGEST_FEEDS", "https://a.example:hunter2/", "DIGEST_FEEDS: must be http"),
         ("DIGEST_TO", "ada@example.com, hunter2", "DIGEST_TO: must be up to 50 mail addresses"),
         ("DIGEST_TO", ",".join(f"ada{n}@example.com" for n in range(51)), "DIGEST_TO: must be up to 50"),
+        ("FORWARDED_ALLOW_IPS", "*", "FORWARDED_ALLOW_IPS: must be addresses or networks of proxies"),
+        ("FORWARDED_ALLOW_IPS", "127.0.0.1, proxy.hunter2", "FORWARDED_ALLOW_IPS: must be addresses"),
         ("ENVIRONMENT", "prod", "ENVIRONMENT: Input should be 'development', 'test' or 'production'"),
     ],
 )

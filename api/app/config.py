@@ -6,6 +6,7 @@ import base64
 import functools
 import json
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -58,6 +59,8 @@ class Settings(BaseSettings):
     """Serve without credentials on a bind that is not loopback."""
     allowed_hosts: str = ""
     """Names that a request's `Host` may have, comma-separated and without ports; empty: any."""
+    forwarded_allow_ips: str = "127.0.0.1,::1"
+    """Proxies whose `X-Forwarded-For` says from where a request comes: addresses or networks, comma-separated."""
     roadmap_ai_secret: SecretStr | None = None
     roadmap_ai_secret_previous: SecretStr | None = None
     """Also right, while clients change over to the new one."""
@@ -196,6 +199,17 @@ class Settings(BaseSettings):
         if parsed.drivername not in ("postgresql+asyncpg", "postgresql", "postgres"):
             raise ValueError(f"must start with postgresql+asyncpg://, not {parsed.drivername}://")
         return parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _addresses_of_proxies(cls, proxies: str) -> str:
+        try:
+            for each in _listed(proxies):
+                ip_network(each)
+        except ValueError:
+            # Not uvicorn's `*` either: who believes everybody is told any address by anybody.
+            raise ValueError("must be addresses or networks of proxies, separated by commas") from None
+        return proxies
 
     @field_validator("google_service_account")
     @classmethod

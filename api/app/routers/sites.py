@@ -11,8 +11,8 @@ SAFE_METHODS = {"GET", "HEAD"}
 def is_of_another_site(headers: Headers) -> bool:
     """Whether a page asks that is not of this API's own origin.
 
-    By `Sec-Fetch-Site`, or from browsers that do not send it by `Origin`; who sends neither is no browser. It is what Go's
-    `http.CrossOriginProtection` does.
+    By `Sec-Fetch-Site`, or from browsers that do not send it by `Origin`; who sends neither is no browser. That is the
+    algorithm of Go's `http.CrossOriginProtection`.
     """
     site = headers.get("sec-fetch-site")
     if site is not None:
