@@ -26,8 +26,8 @@ ADDRESS = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]([A-Za-z0-9.-]{0,2
 """Of mail."""
 MOST_READERS = 50
 LONGEST_URL = 2048
-SHORTEST_SECRET = 16
-"""Characters, in production."""
+SHORTEST_SECRET = 32
+"""Characters, where other machines can guess."""
 SHORTEST_JWT_SECRET = 32
 """Bytes, as many as the hash has (RFC 7518 §3.2)."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -381,18 +381,20 @@ class Settings(BaseSettings):
         """Refuse to serve strangers by accident.
 
         Raises:
-            ConfigurationError: the bind is not loopback, and neither a credential nor ALLOW_ANONYMOUS is set; or in
-                production, the secret is easy to guess.
+            ConfigurationError: the bind is not loopback, and neither a credential nor ALLOW_ANONYMOUS is set; or there,
+                or in production, the secret is easy to guess.
         """
-        if self.environment == "production" and any(len(secret) < SHORTEST_SECRET for secret in self.secrets):
-            raise ConfigurationError(
-                f"ROADMAP_AI_SECRET, or its PREVIOUS, has fewer than {SHORTEST_SECRET} characters. "
-                "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
-            )
         if not (self.has_credential or self.open_on_loopback or self.allow_anonymous):
             raise ConfigurationError(
                 f"HOST={self.host} can be reached from other machines, and no credential is configured. "
                 "Set ROADMAP_AI_SECRET, JWT_SECRET or JWKS_URL, or ALLOW_ANONYMOUS=true if everybody may submit runs."
+            )
+        is_exposed = self.environment == "production" or not (self.host in LOOPBACK or self.allow_anonymous)
+        if is_exposed and any(len(secret) < SHORTEST_SECRET for secret in self.secrets):
+            raise ConfigurationError(
+                f"ROADMAP_AI_SECRET, or its PREVIOUS, has fewer than {SHORTEST_SECRET} characters, "
+                "and other machines can guess. "
+                "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
 
 
