@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tests.support.processes import api_process
 from tests.support.workshop import Workshop
 
+KEY = base64.urlsafe_b64encode(bytes(32)).decode()
 SECRET = "the secret of the machines, long enough"
 URLS = [
     "http://127.0.0.1/",
@@ -62,7 +64,7 @@ async def test_a_url_that_leads_into_our_own_network_is_422(
     settings = workshop.settings.model_copy(update={"environment": "production"})
     log = tmp_path / "log"
     async with (
-        api_process(settings, log, ROADMAP_AI_SECRET=SECRET) as (url, _),
+        api_process(settings, log, ROADMAP_AI_SECRET=SECRET, WEBHOOK_KEY=KEY) as (url, _),
         httpx2.AsyncClient(base_url=url, headers={"x-roadmap-ai-secret": SECRET}, trust_env=False) as api,
     ):
         told = {each: await api.post(path, json=body(each)) for each in URLS}

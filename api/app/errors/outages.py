@@ -45,6 +45,14 @@ class StorageUnavailable(NotNow):
     status = 503
 
 
+class WebhooksUnavailable(NotNow):
+    """Secrets of webhooks cannot be stored safely. Whoever runs this API must set `WEBHOOK_KEY`."""
+
+    title = "Webhooks are not available"
+    status = 503
+    retry_after: NonNegativeInt = 60
+
+
 class InternalError(Problem):
     """A mistake of this program. Tell whoever runs it the `id`: the log has the cause under it."""
 
