@@ -24,7 +24,7 @@ class DatabaseBehind(NotNow):
 
 
 class TooBusy(NotNow):
-    """More is being submitted than the database can take at this moment. Nothing was stored: send it again later."""
+    """More is being sent than can be taken at this moment. Nothing was stored: send it again later."""
 
     title = "Too busy"
     status = 503
