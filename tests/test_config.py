@@ -105,6 +105,13 @@ def test_where_nobody_else_calls_or_everybody_may_any_secret_does(where: dict[st
     settings(**where, roadmap_ai_secret="dev-secret").check_exposure()
 
 
+def test_in_production_an_issuer_s_tokens_for_others_are_not_taken() -> None:
+    given = {"environment": "production", "jwks_url": "https://issuer.example/keys"}
+    with pytest.raises(ConfigurationError, match="Set JWT_AUDIENCE"):
+        settings(**given).check_exposure()
+    settings(**given, jwt_audience="runledger").check_exposure()
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         settings().port = 1  # pyright: ignore[reportAttributeAccessIssue]

@@ -382,7 +382,7 @@ class Settings(BaseSettings):
 
         Raises:
             ConfigurationError: the bind is not loopback, and neither a credential nor ALLOW_ANONYMOUS is set; or there,
-                or in production, the secret is easy to guess.
+                or in production, the secret is easy to guess; or in production, tokens for others would be taken.
         """
         if not (self.has_credential or self.open_on_loopback or self.allow_anonymous):
             raise ConfigurationError(
@@ -395,6 +395,11 @@ class Settings(BaseSettings):
                 f"ROADMAP_AI_SECRET, or its PREVIOUS, has fewer than {SHORTEST_SECRET} characters, "
                 "and other machines can guess. "
                 "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
+        if self.environment == "production" and self.jwks_url is not None and self.jwt_audience is None:
+            raise ConfigurationError(
+                "JWKS_URL without JWT_AUDIENCE takes every token of that issuer, those for other services too. "
+                "Set JWT_AUDIENCE to what aud says in tokens for this API."
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 
@@ -195,6 +196,11 @@ async def test_the_twenty_first_endpoint_is_one_too_many(api: httpx2.AsyncClient
         await make(api)
     refused = await api.post("/webhooks", json={"url": URL})
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/too-many-webhooks")
+
+
+async def test_of_thirty_at_once_twenty_are_made(api: httpx2.AsyncClient) -> None:
+    answers = await asyncio.gather(*(api.post("/webhooks", json={"url": URL}) for _ in range(30)))
+    assert sorted(answer.status_code for answer in answers) == [201] * 20 + [409] * 10
 
 
 async def test_the_log_is_read_page_by_page(api: httpx2.AsyncClient, workshop: Workshop) -> None:
