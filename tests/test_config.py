@@ -128,16 +128,23 @@ def test_production_knows_no_well_known_secret() -> None:
     assert settings(environment="production").secret is None
 
 
-@pytest.mark.parametrize(("given", "queues"), [("", None), ("a", ["a"]), (" a, b ,", ["a", "b"])])
-def test_queues_are_separated_by_commas_and_none_means_all(given: str, queues: list[str] | None) -> None:
-    assert settings(worker_queues=given).queues == queues
+@pytest.mark.parametrize(("given", "queues"), [("", ()), ("a", ("a",)), (" a, b ,", ("a", "b"))])
+def test_queues_are_separated_by_commas(given: str, queues: tuple[str, ...]) -> None:
+    assert settings(worker_queues=given).worker_queues == queues
+
+
+def test_lists_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKER_QUEUES", "a, b")
+    monkeypatch.setenv("ALLOWED_HOSTS", "API.example,::1")
+    assert settings().worker_queues == ("a", "b")
+    assert settings().allowed_hosts == ("api.example", "::1")
 
 
 def test_feeds_and_readers_are_separated_by_commas() -> None:
     given = settings(digest_feeds="https://a.example/rss?x=1 ,http://b.example/,", digest_to=" ada@example.com")
-    assert given.feeds == ["https://a.example/rss?x=1", "http://b.example/"]
-    assert given.readers == ["ada@example.com"]
-    assert (settings().feeds, settings().readers) == ([], [])
+    assert given.digest_feeds == ("https://a.example/rss?x=1", "http://b.example/")
+    assert given.digest_to == ("ada@example.com",)
+    assert (settings().digest_feeds, settings().digest_to) == ((), ())
 
 
 def test_every_setting_is_documented_and_in_the_example() -> None:

@@ -52,7 +52,7 @@ async def real(engine: AsyncEngine, settings: Settings, configure: Configure) ->
 @pytest.fixture
 def site(configure: Configure) -> Iterator[NewsSite]:
     with news_site(world=[3, 2, 1], town=[4, 3]) as site:
-        configure(digest_feeds=f"{site.feed('world')}, {site.feed('town')}")
+        configure(digest_feeds=[site.feed("world"), site.feed("town")])
         yield site
 
 
@@ -113,7 +113,7 @@ async def test_an_article_is_in_one_digest_only_and_a_feed_that_has_not_changed_
 async def test_a_night_has_one_digest_and_who_asks_again_is_told_it_and_nobody_is_mailed_twice(
     real: Workshop, site: NewsSite, configure: Configure, tmp_path: Path
 ) -> None:
-    configure(digest_feeds=site.feed("world"), digest_to="ada@example.com, bob@example.com")
+    configure(digest_feeds=[site.feed("world")], digest_to=["ada@example.com", "bob@example.com"])
     first = await made(real)
     site.feeds["world"].insert(0, 5)
     again = await made(real)
@@ -132,11 +132,11 @@ async def test_a_mail_that_was_refused_is_sent_by_a_retry_which_reads_and_summar
     real: Workshop, site: NewsSite, configure: Configure
 ) -> None:
     with mailbox("550 No") as box:
-        configure(digest_feeds=site.feed("world"), digest_to="ada@example.com", smtp_url=SecretStr(box.url))
+        configure(digest_feeds=[site.feed("world")], digest_to=["ada@example.com"], smtp_url=SecretStr(box.url))
         failed = await performed(real)
         assert (failed.state, await real.value("SELECT count(*) FROM digests")) == ("failed", 1)
         box.answer = "250 OK"
-        configure(digest_to="ada@example.com", smtp_url=SecretStr(box.url), stub_generation=False)
+        configure(digest_to=["ada@example.com"], smtp_url=SecretStr(box.url), stub_generation=False)
         await service.retry(real.engine, failed.id)
         await real.drain_all()
         assert (await real.get(failed)).state == "succeeded"
@@ -205,7 +205,7 @@ async def test_an_article_that_cannot_be_read_is_told_as_the_feed_tells_it(real:
 async def test_a_site_whose_robots_txt_forbids_its_articles_is_not_read(real: Workshop, configure: Configure) -> None:
     with news_site(robots=[], world=[1]) as site:
         site.broken["/robots.txt"] = 503
-        configure(digest_feeds=site.feed("world"))
+        configure(digest_feeds=[site.feed("world")])
         assert titles(await made(real)) == ["Article 1"]
     assert site.times("/article/1") == 0
 
@@ -214,7 +214,7 @@ async def test_there_is_room_for_twenty_articles_and_the_others_are_counted(
     real: Workshop, configure: Configure
 ) -> None:
     with news_site(a=[*range(1, 13)], b=[*range(13, 24)], c=[24]) as site:
-        configure(digest_feeds=",".join(map(site.feed, "abc")))
+        configure(digest_feeds=[*map(site.feed, "abc")])
         digest = await made(real)
         assert (len(digest["items"]), digest["passed_over"]) == (20, 4)
         assert (await made(real, TUESDAY))["outcome"] == "nothing_new"

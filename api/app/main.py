@@ -95,7 +95,7 @@ def create_app(
     if has_reference:
         app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     install_problem_handlers(app)
-    app.add_middleware(AllowedHosts, names=settings.hosts)
+    app.add_middleware(AllowedHosts, names=settings.allowed_hosts)
     document_credentials(app)
     contract.publish(app)
     return app

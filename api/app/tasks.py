@@ -284,9 +284,9 @@ async def generate_nightly_news_digest(
     ] = None,
 ) -> Digest:
     """Every night: what is new in the feeds, summarised, stored and mailed; one digest a night."""
-    feeds = settings.feeds or ([feeds_stub.FEED] if settings.stubs(None) else [])
+    feeds = settings.digest_feeds or ([feeds_stub.FEED] if settings.stubs(None) else [])
     shelf = DigestShelf(procrastinate_app.connector.engine)
-    return await make_digest(run, run.clients, shelf, Order(run.id, timestamp, feeds, settings.readers))
+    return await make_digest(run, run.clients, shelf, Order(run.id, timestamp, feeds, settings.digest_to))
 
 
 @action(bulk.NAME)

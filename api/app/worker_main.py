@@ -64,8 +64,8 @@ async def work(settings: Settings) -> int:
         # The program itself is no garbage: not to look through it again and again spares a third of a worker's time.
         gc.collect()
         gc.freeze()
-        logger.info("Worker started on %s", ", ".join(settings.queues or ["all queues"]))
-        has_stuck_job = await procrastinate_app.work(settings.queues)
+        logger.info("Worker started on %s", ", ".join(settings.worker_queues or ["all queues"]))
+        has_stuck_job = await procrastinate_app.work(settings.worker_queues)
     watchdog.stop()
     code = EXIT_CODE if has_stuck_job else 0
     leave_behind_what_does_not_stop(code)

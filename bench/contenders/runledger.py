@@ -10,27 +10,18 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import AsyncGenerator
-from typing import Any
 
 import uvloop
+from ours import make_app
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.engine.app import App
-from app.engine.connector import SQLAlchemyAsyncConnector
 from app.runs import submission
 from app.runs.actions import Actions
 from app.runs.intake import Intake
-from app.runs.problems import describe
 from app.runs.schemas import RunCreate
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-@contextlib.asynccontextmanager
-async def no_clients() -> AsyncGenerator[dict[str, Any]]:
-    yield {"clients": None}
 
 
 class Bench:
@@ -38,12 +29,7 @@ class Bench:
 
     def __init__(self, url: str) -> None:
         self.engine = create_async_engine(url)
-        self.app = App(
-            connector=SQLAlchemyAsyncConnector(self.engine),
-            describe=describe, resources=no_clients, worker_options={},
-            worker_defaults={"fetch_job_polling_interval": 1, "abort_job_polling_interval": 1,
-                             "update_heartbeat_interval": 5},
-        )  # fmt: skip
+        self.app = make_app(self.engine)
         self.action = Actions(self.app)
         self.latencies: list[int] = []
         self.picked_up = asyncio.Event()

@@ -6,7 +6,6 @@ usage: streams.py URL tell RUNS | watch PORT PID STREAMS SECONDS
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
@@ -14,19 +13,15 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import AsyncGenerator
-from typing import Any
 
 import asyncpg
 import uvloop
+from ours import make_app
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.engine.app import App
-from app.engine.connector import SQLAlchemyAsyncConnector
 from app.runs.actions import Actions
 from app.runs.context import Run
-from app.runs.problems import describe
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TOLD = re.compile(rb'"message":"(\d{19})"')
@@ -34,19 +29,9 @@ BETWEEN_SECONDS = 0.5
 """Each run tells its progress twice a second."""
 
 
-@contextlib.asynccontextmanager
-async def no_clients() -> AsyncGenerator[dict[str, Any]]:
-    yield {"clients": None}
-
-
 async def tell(url: str, runs: int) -> dict[str, float]:
     """Perform runs that tell their progress, with the time, until this process is told to stop."""
-    app = App(
-        connector=SQLAlchemyAsyncConnector(create_async_engine(url)),
-        describe=describe, resources=no_clients, worker_options={},
-        worker_defaults={"fetch_job_polling_interval": 1, "abort_job_polling_interval": 1,
-                         "update_heartbeat_interval": 5},
-    )  # fmt: skip
+    app = make_app(create_async_engine(url))
     action = Actions(app)
 
     @action()

@@ -22,7 +22,7 @@ from app.main import create_app
     ],
 )
 async def test_other_names_are_400(workshop: Workshop, host: str, status: int) -> None:
-    settings = workshop.settings.model_copy(update={"allowed_hosts": " api.example, ::1 "})
+    settings = workshop.settings.model_copy(update={"allowed_hosts": ("api.example", "::1")})
     transport = httpx2.ASGITransport(app=create_app(settings, workshop.queue, workshop.action))
     async with httpx2.AsyncClient(transport=transport, base_url="http://api.example") as client:
         answer = await client.get("/livez", headers={"host": host})

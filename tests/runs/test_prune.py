@@ -14,6 +14,7 @@ from tests.support.workshop import Workshop
 from app.engine.retry import Retry
 from app.errors import RunNotFound
 from app.runs import queries, service
+from app.runs.queries import ended
 from app.runs.schemas import RunRead
 
 MONTH = timedelta(days=30)
@@ -61,7 +62,7 @@ async def fill(workshop: Workshop, count: int, *, days: int, ended: bool = True)
 async def read_by_a_batch(workshop: Workshop, *, after: int = 0) -> dict[str, float]:
     """The rows of each table that one batch of a hundred reads."""
     async with workshop.engine.connect() as connection:
-        statement = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {queries._DELETE_ENDED_RUNS}")
+        statement = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {ended._DELETE_ENDED_RUNS}")
         arguments = {"after": after, "older_than": MONTH, "limit": 100}
         plan = root_of((await connection.execute(statement, arguments)).scalar_one())
         await connection.rollback()

@@ -51,7 +51,7 @@ def serve(factory: str, host: str, port: int) -> None:
         access_log=False,
         server_header=False,
         # Nobody else tells from where a request comes.
-        forwarded_allow_ips=get_settings().forwarded_allow_ips,
+        forwarded_allow_ips=list(get_settings().forwarded_allow_ips),
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
 

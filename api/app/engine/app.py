@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import procrastinate
@@ -99,8 +99,8 @@ class App(procrastinate.App):
             **merged,
         )
 
-    async def work(self, queues: list[str] | None) -> bool:
-        """Perform jobs of these queues, or of all, until told to stop.
+    async def work(self, queues: Sequence[str]) -> bool:
+        """Perform jobs of these queues, or of all if none is named, until told to stop.
 
         Returns:
             Whether a job does not stop, so that only the end of this process will end it.
@@ -108,7 +108,7 @@ class App(procrastinate.App):
         async with self._resources() as resources:
             options: WorkerOptions = {"additional_context": resources}
             if queues:
-                options["queues"] = queues
+                options["queues"] = [*queues]
             worker = self._worker(**options)
             await worker.run()
         return worker.has_stuck_job

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import asyncpg
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.engine.connector import translate, translated_errors
@@ -65,18 +66,22 @@ class Link:
 
     async def _connect(self) -> asyncpg.Connection:
         connection = await self._engine.connect()
+        driver: asyncpg.Connection = await connection.run_sync(_take)
         try:
-            raw = await connection.get_raw_connection()
-            driver = raw.driver_connection
-            assert driver is not None
-            # Its own from now on: the pool forgets it.
-            await connection.run_sync(lambda sync: sync.detach())
             await driver.execute(PLANNING)
         except BaseException:
-            await connection.invalidate()
+            driver.terminate()
             raise
         self._connection, self._driver = connection, driver
         return driver
+
+
+def _take(connection: Connection) -> asyncpg.Connection:
+    """The driver's connection, which the pool forgets."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    connection.detach()
+    return driver
 
 
 class Links:

@@ -5,6 +5,7 @@ Procrastinate's semantics stay: queues, locks, queueing locks, priorities, abort
     claims.py       jobs come in batches, as many as there are free slots
     performance.py  each is performed in a task of its own, to its ending
     finisher.py     endings are written in batches, fenced
+    due.py          scheduled jobs wait in line when their time has come
     rescue.py       what lost workers held goes back
 """
 
@@ -25,7 +26,7 @@ from procrastinate.job_context import JobContext
 from typing_extensions import override
 
 from app import __version__
-from app.engine import queries
+from app.engine import due, queries
 from app.engine.adoption import register_limits
 from app.engine.claims import ClaimedJob, Claims
 from app.engine.connector import SQLAlchemyAsyncConnector
@@ -46,9 +47,6 @@ ABANDON_SECONDS = 5.0
 """How long a job may take to stop after it was cancelled by a shutdown."""
 LAST_WRITES_SECONDS = 5.0
 """How long a shutdown waits for a database that does not take the last endings, or the farewell."""
-DUE_BATCH = 1000
-QUIET_POLLS = 5
-"""For so many polls nobody looks for jobs that have become due, if none was known to, and no bell has rung."""
 QUARANTINE_SECONDS = 1.0
 
 
@@ -92,6 +90,12 @@ class Worker(upstream.Worker):
         self._links = Links(self._connector.engine, timeout=self._connector.timeout)
         self._heartbeat = Heartbeat(self._links.heartbeat, self._about(), interval=self.update_heartbeat_interval)
         self._scheduler = Scheduler(self._links.care, schedules, self.app.tasks)
+        self._due = due.Due(
+            self._links.care,
+            poll=self.fetch_job_polling_interval,
+            hears=self.listen_notify,
+            on_due=self._new_job_event.set,
+        )
         self._claims = Claims(self._links.claims, None if self.queues is None else list(self.queues))
         self._finisher = Finisher(
             self._links.endings, delete_jobs=self.delete_jobs, on_written=self._look_again_after_writing
@@ -99,8 +103,6 @@ class Worker(upstream.Worker):
         self._performances: dict[int, Performance] = {}
         # Whether more jobs may wait than there were free slots.
         self._more_wait = False
-        # Whether a job may have been put in, or been given another time.
-        self._rung = asyncio.Event()
         # Whether the database may hold jobs for us that we do not perform.
         self._in_doubt = False
 
@@ -139,7 +141,7 @@ class Worker(upstream.Worker):
         if self.wait or self._performances or len(self._finisher) or self._claims.is_contended:
             return False
         with contextlib.suppress(exceptions.ConnectorException):
-            if (await queries.release_due_jobs(self._links.claims, limit=DUE_BATCH))[0]:
+            if (await queries.release_due_jobs(self._links.claims, limit=due.BATCH))[0]:
                 self._new_job_event.set()
         return not self._new_job_event.is_set()
 
@@ -258,7 +260,7 @@ class Worker(upstream.Worker):
             "rescue": self._rescue,
         }
         if self.wait:
-            loops["due"] = self._release_due
+            loops["due"] = self._due.run
         if self.listen_notify:
             loops["listener"] = self._listen
         return [asyncio.create_task(_for_ever(name, loop), name=name) for name, loop in loops.items()]
@@ -274,26 +276,6 @@ class Worker(upstream.Worker):
 
     async def _fire_schedules(self) -> None:
         await self._scheduler.run()
-
-    async def _release_due(self) -> NoReturn:
-        """Let scheduled jobs wait in line from the moment when their time has come."""
-        while True:
-            self._rung.clear()
-            released, seconds = await queries.release_due_jobs(self._links.care, limit=DUE_BATCH)
-            if released:
-                self._new_job_event.set()
-            if released < DUE_BATCH:
-                await self._until_due(seconds)
-
-    async def _until_due(self, seconds: float | None) -> None:
-        """Wait until the next job is due, or one may have come that is due earlier; but look at most once a poll."""
-        poll = self.fetch_job_polling_interval
-        longest = QUIET_POLLS * poll if self.listen_notify else poll
-        until = longest if seconds is None else min(seconds, longest)
-        await asyncio.sleep(min(until, poll))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(until - poll):
-                await self._rung.wait()
 
     async def _watch(self) -> NoReturn:
         """Stop the jobs that somebody asked to stop, and those that are no longer ours."""
@@ -324,7 +306,7 @@ class Worker(upstream.Worker):
 
     @override
     async def _handle_notification(self, *, channel: str, notification: jobs.Notification) -> None:
-        self._rung.set()
+        self._due.ring()
         await super()._handle_notification(channel=channel, notification=notification)
 
     async def _listen(self) -> None:

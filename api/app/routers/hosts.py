@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import MalformedRequest
@@ -11,7 +13,7 @@ from app.routers.problems import answer
 class AllowedHosts:
     """Refuses requests for other hosts than those named; without names, none."""
 
-    def __init__(self, app: ASGIApp, names: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
         self._app = app
         self._names = names
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -29,8 +30,8 @@ class Order:
     run_id: str
     timestamp: int | None
     """Whose night, in seconds since 1970; `None`: this one. Nights are those of UTC."""
-    feeds: list[str]
-    readers: list[str]
+    feeds: Sequence[str]
+    readers: Sequence[str]
     """Who gets it by mail."""
 
 

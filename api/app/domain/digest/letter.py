@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from app.domain.digest.models import Digest, Item
@@ -11,10 +12,10 @@ from app.domain.scraping.address import site_of
 LONGEST_TITLE = 180
 
 
-def compose(digest: Digest, to: list[str]) -> Mail:
+def compose(digest: Digest, to: Sequence[str]) -> Mail:
     """The mail that tells these readers the digest."""
     return Mail(
-        to=to,
+        to=[*to],
         subject=f"{digest.title[:LONGEST_TITLE]} ({digest.night})",
         text=_text(digest),
         html=_html(digest),

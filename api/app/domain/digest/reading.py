@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -68,7 +69,7 @@ class News(BaseModel):
         return len(self.known) - len(self.articles)
 
 
-async def read_news(run: Journal, web: WebClient, shelf: Shelf, feeds: list[str]) -> News:
+async def read_news(run: Journal, web: WebClient, shelf: Shelf, feeds: Sequence[str]) -> News:
     """Read every feed, each in a step of its own. One that cannot be read is a problem of its own, too.
 
     Raises:

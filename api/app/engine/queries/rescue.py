@@ -87,15 +87,16 @@ WITH run AS MATERIALIZED (
     SELECT id, job_id FROM action_runs WHERE start_deadline BETWEEN now() - interval '1 hour' AND now()
 ), late AS (
     SELECT job.id, run.id AS run_id
-      FROM run JOIN procrastinate_jobs AS job ON job.id = run.job_id
-     WHERE job.id = ANY (ARRAY(SELECT job_id FROM run)) AND job.status = 'todo' AND job.attempts = 0
+      FROM run
+      CROSS JOIN LATERAL (
+        SELECT id FROM procrastinate_jobs
+         WHERE id = run.job_id AND status = 'todo' AND attempts = 0 FOR UPDATE SKIP LOCKED) AS job
      LIMIT %(limit)s::int
-       FOR UPDATE OF job SKIP LOCKED
 ), told AS (
-    UPDATE action_runs AS run SET error = %(error)s::jsonb FROM late WHERE run.id = late.run_id
+    UPDATE action_runs SET error = %(error)s::jsonb WHERE id = ANY (ARRAY(SELECT run_id FROM late))
 )
-UPDATE procrastinate_jobs AS job SET status = 'failed' FROM late WHERE job.id = late.id
-RETURNING job.id
+UPDATE procrastinate_jobs SET status = 'failed' WHERE id = ANY (ARRAY(SELECT id FROM late))
+RETURNING id
 """
 
 

@@ -1,31 +1,33 @@
-"""One frozen `Settings`. Nobody else reads the environment."""
+"""The settings of every process, and what follows from them."""
 
 from __future__ import annotations
 
-import base64
 import functools
-import json
-import re
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Literal, Self
-from urllib.parse import urlsplit
+from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
+from app.config.values import (
+    DatabaseUrl,
+    FeedUrls,
+    FernetKeys,
+    HostNames,
+    Listed,
+    MailServer,
+    Proxies,
+    Readers,
+    ServiceAccount,
+    WebUrl,
+)
 from app.errors import ConfigurationError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 """The folder that holds alembic.ini: the project, or the image's working directory."""
 
 DEVELOPMENT_SECRET = "dev-secret"  # noqa: S105 - the documents' own example, refused in production
-ADDRESS = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]([A-Za-z0-9.-]{0,250}[A-Za-z0-9])?$"
-"""Of mail."""
-MOST_READERS = 50
-LONGEST_URL = 2048
 SHORTEST_SECRET = 32
 """Characters, where other machines can guess."""
 SHORTEST_JWT_SECRET = 32
@@ -48,7 +50,7 @@ class Settings(BaseSettings):
     )
 
     environment: Literal["development", "test", "production"] = "development"
-    database_url: str | None = None
+    database_url: DatabaseUrl | None = None
     """`postgresql+asyncpg://…`; not set: the embedded PostgreSQL, started when first needed."""
     data_dir: Path = ROOT / ".data"
     """Where the embedded PostgreSQL keeps its data, and what else is kept on this machine."""
@@ -57,16 +59,16 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     allow_anonymous: bool = False
     """Serve without credentials on a bind that is not loopback."""
-    allowed_hosts: str = ""
+    allowed_hosts: HostNames = ()
     """Names that a request's `Host` may have, comma-separated and without ports; empty: any."""
-    forwarded_allow_ips: str = "127.0.0.1,::1"
+    forwarded_allow_ips: Proxies = ("127.0.0.1", "::1")
     """Proxies whose `X-Forwarded-For` says from where a request comes: addresses or networks, comma-separated."""
     roadmap_ai_secret: SecretStr | None = None
     roadmap_ai_secret_previous: SecretStr | None = None
     """Also right, while clients change over to the new one."""
     jwt_secret: SecretStr | None = None
     """Tokens are signed with it (HS256)."""
-    jwks_url: str | None = Field(default=None, pattern=r"^https?://")
+    jwks_url: WebUrl | None = None
     """Tokens are signed by whoever publishes keys there (RS256, ES256)."""
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
@@ -79,7 +81,7 @@ class Settings(BaseSettings):
     runledger_url: str | None = None
     """Where the command line finds the API; not set: at `host` and `port`."""
 
-    worker_queues: str = ""
+    worker_queues: Listed = ()
     """Comma-separated; empty: all queues."""
     worker_concurrency: int = Field(default=10, ge=1, le=1000)
     poll_seconds: float = Field(default=1, gt=0)
@@ -103,7 +105,7 @@ class Settings(BaseSettings):
     audit_days: int = Field(default=365, ge=1)
     """Entries of the audit log older than this are deleted by `prune_ledger`."""
 
-    webhook_key: SecretStr | None = None
+    webhook_key: FernetKeys | None = None
     """Encrypts stored secrets of webhooks: a Fernet key, or several with commas, the newest first."""
     webhook_timeout_seconds: float = Field(default=20, gt=0, le=60)
     """How long a receiver of webhooks may take to answer."""
@@ -127,7 +129,7 @@ class Settings(BaseSettings):
     """Where files are kept; `local`: in the folder `files` of `data_dir`."""
     storage_signing_key: SecretStr | None = Field(default=None, min_length=32)
     """Signs the URLs of files in a folder; not set: a random one kept in `data_dir`, but in production none."""
-    storage_endpoint_url: str | None = Field(default=None, pattern=r"^https?://")
+    storage_endpoint_url: WebUrl | None = None
     """Of whoever speaks S3; not set: Amazon."""
     storage_bucket: str | None = None
     storage_access_key: str | None = None
@@ -137,135 +139,37 @@ class Settings(BaseSettings):
     """The storage zone."""
     bunny_api_key: SecretStr | None = None
     """The storage zone's password."""
-    bunny_storage_endpoint: str = Field(default="https://storage.bunnycdn.com", pattern=r"^https?://")
+    bunny_storage_endpoint: WebUrl = "https://storage.bunnycdn.com"
     """Of the storage zone's region."""
-    bunny_cdn_base_url: str | None = Field(default=None, pattern=r"^https?://")
+    bunny_cdn_base_url: WebUrl | None = None
     """The pull zone over the storage zone."""
     bunny_token_auth_key: SecretStr | None = None
     """Signs URLs of the pull zone, which must have token authentication switched on."""
-    google_service_account: SecretStr | None = None
+    google_service_account: ServiceAccount | None = None
     """Whom spreadsheets are shared with: the JSON of its key."""
     backlog_sheet: str | None = None
     """Where the backlog is: a spreadsheet's id or URL, or the path of a CSV or XLSX file."""
 
-    smtp_url: SecretStr | None = None
+    smtp_url: MailServer | None = None
     """`smtp://user:password@host:587`, or `smtps://…:465`; not set: mail is written to `outbox` in `data_dir`, but in
     production it fails."""
     mail_from: str = Field(default="runledger@localhost", pattern=r"^[^\s<>@\"]+@[A-Za-z0-9.-]+$")
     """The address that mail comes from."""
 
-    digest_feeds: str = ""
+    digest_feeds: FeedUrls = ()
     """URLs of RSS or Atom feeds, comma-separated; empty: there is no news, or where stubs play other people's services,
     a stub's."""
-    digest_to: str = ""
+    digest_to: Readers = ()
     """Who gets the nightly digest by mail: addresses, comma-separated; empty: nobody, it is only stored."""
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator(
-        "database_url",
-        "roadmap_ai_secret",
-        "roadmap_ai_secret_previous",
-        "jwt_secret",
-        "jwks_url",
-        "webhook_key",
-        "anthropic_api_key",
-        "deepl_api_key",
-        "gemini_api_key",
-        "storage_signing_key",
-        "storage_secret_key",
-        "bunny_api_key",
-        "bunny_token_auth_key",
-        "google_service_account",
-        "smtp_url",
-        mode="before",
-    )
+    @model_validator(mode="before")
     @classmethod
-    def _empty_is_not_set(cls, value: object) -> object:
+    def _empty_is_not_set(cls, given: dict[str, Any]) -> dict[str, Any]:
         # Of the environment pydantic-settings knows this, of secret files it does not.
-        return None if isinstance(value, str) and not value.strip() else value
-
-    @field_validator("database_url")
-    @classmethod
-    def _one_driver(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        try:
-            parsed = make_url(url)
-        except ArgumentError:
-            # Not SQLAlchemy's message, which repeats the value.
-            raise ValueError("must look like postgresql+asyncpg://user:password@host/database") from None
-        if parsed.drivername not in ("postgresql+asyncpg", "postgresql", "postgres"):
-            raise ValueError(f"must start with postgresql+asyncpg://, not {parsed.drivername}://")
-        return parsed.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
-
-    @field_validator("forwarded_allow_ips")
-    @classmethod
-    def _addresses_of_proxies(cls, proxies: str) -> str:
-        try:
-            for each in _listed(proxies):
-                ip_network(each)
-        except ValueError:
-            # Not uvicorn's `*` either: who believes everybody is told any address by anybody.
-            raise ValueError("must be addresses or networks of proxies, separated by commas") from None
-        return proxies
-
-    @field_validator("google_service_account")
-    @classmethod
-    def _json_of_a_key(cls, key: SecretStr | None) -> SecretStr | None:
-        try:
-            is_key = key is None or "private_key" in json.loads(key.get_secret_value())
-        except (ValueError, TypeError):
-            is_key = False
-        if not is_key:
-            raise ValueError("must be the JSON of a service account's key, as Google Cloud gives it")
-        return key
-
-    @field_validator("webhook_key")
-    @classmethod
-    def _fernet_keys(cls, key: SecretStr | None) -> SecretStr | None:
-        try:
-            lengths = (
-                {len(base64.urlsafe_b64decode(each)) for each in key.get_secret_value().split(",")} if key else {32}
-            )
-        except ValueError:
-            lengths = set[int]()
-        if lengths != {32}:
-            raise ValueError(
-                "must be 32 bytes in URL-safe Base64. Make it: python -c "
-                "'import base64, secrets; print(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())'"
-            )
-        return key
-
-    @field_validator("smtp_url")
-    @classmethod
-    def _mail_server(cls, url: SecretStr | None) -> SecretStr | None:
-        try:
-            parsed = urlsplit(url.get_secret_value()) if url else None
-            is_right = parsed is None or (parsed.scheme in ("smtp", "smtps") and parsed.hostname and parsed.port != 0)
-        except ValueError:
-            is_right = False
-        if not is_right:
-            # The value has a password in it.
-            raise ValueError("must look like smtp://user:password@host:587")
-        return url
-
-    @field_validator("digest_feeds")
-    @classmethod
-    def _urls_of_feeds(cls, feeds: str) -> str:
-        # What they are is not said: a feed's URL may be all that keeps it private.
-        if not all(map(_is_feed, _listed(feeds))):
-            raise ValueError("must be http or https URLs without user name and password, separated by commas")
-        return feeds
-
-    @field_validator("digest_to")
-    @classmethod
-    def _addresses_of_readers(cls, readers: str) -> str:
-        addresses = _listed(readers)
-        if len(addresses) > MOST_READERS or not all(re.match(ADDRESS, each) for each in addresses):
-            raise ValueError(f"must be up to {MOST_READERS} mail addresses, separated by commas")
-        return readers
+        return {name: value for name, value in given.items() if not (isinstance(value, str) and not value.strip())}
 
     @model_validator(mode="after")
     def _leases_outlive_heartbeats(self) -> Self:
@@ -301,21 +205,6 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def queues(self) -> list[str] | None:
-        """The worker's queues; `None` means all."""
-        return _listed(self.worker_queues) or None
-
-    @property
-    def feeds(self) -> list[str]:
-        """`digest_feeds` parsed."""
-        return _listed(self.digest_feeds)
-
-    @property
-    def readers(self) -> list[str]:
-        """`digest_to` parsed."""
-        return _listed(self.digest_to)
-
-    @property
     def webhook_keys(self) -> list[str]:
         """The keys that secrets of webhooks are encrypted with, the newest first; none: they are not."""
         return self.webhook_key.get_secret_value().split(",") if self.webhook_key else []
@@ -325,11 +214,6 @@ class Settings(BaseSettings):
         if self.stub_generation is None:
             return self.environment != "production" and None in credentials
         return self.stub_generation
-
-    @property
-    def hosts(self) -> frozenset[str]:
-        """`allowed_hosts` parsed, in small letters; empty: any."""
-        return frozenset(_listed(self.allowed_hosts.lower()))
 
     @property
     def url(self) -> URL | None:
@@ -401,21 +285,6 @@ class Settings(BaseSettings):
                 "JWKS_URL without JWT_AUDIENCE takes every token of that issuer, those for other services too. "
                 "Set JWT_AUDIENCE to what aud says in tokens for this API."
             )
-
-
-def _listed(value: str) -> list[str]:
-    """What is between commas."""
-    return [each.strip() for each in value.split(",") if each.strip()]
-
-
-def _is_feed(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        is_place = parts.hostname is not None and parts.port != 0 and parts.username is None
-    except ValueError:
-        return False
-    is_plain = url.isascii() and url.isprintable() and len(url) <= LONGEST_URL
-    return parts.scheme in ("http", "https") and is_place and is_plain
 
 
 @functools.cache
