@@ -51,6 +51,8 @@ def test_a_request_waits_two_seconds_for_a_connection_and_no_longer() -> None:
         ("DIGEST_FEEDS", "https://a.example:hunter2/", "DIGEST_FEEDS: must be http"),
         ("DIGEST_TO", "ada@example.com, hunter2", "DIGEST_TO: must be up to 50 mail addresses"),
         ("DIGEST_TO", ",".join(f"ada{n}@example.com" for n in range(51)), "DIGEST_TO: must be up to 50"),
+        ("FORWARDED_ALLOW_IPS", "*", "FORWARDED_ALLOW_IPS: must be addresses or networks of proxies"),
+        ("FORWARDED_ALLOW_IPS", "127.0.0.1, proxy.hunter2", "FORWARDED_ALLOW_IPS: must be addresses"),
         ("ENVIRONMENT", "prod", "ENVIRONMENT: Input should be 'development', 'test' or 'production'"),
     ],
 )
@@ -78,10 +80,36 @@ def test_an_empty_secret_file_is_no_secret(tmp_path: Path) -> None:
         given.check_exposure()
 
 
-@pytest.mark.parametrize("secret", ["dev-secret", "short"])
-def test_production_refuses_a_secret_that_is_easy_to_guess(secret: str) -> None:
-    with pytest.raises(ConfigurationError, match="fewer than 16 characters"):
-        settings(environment="production", roadmap_ai_secret=secret).check_exposure()
+LONG_ENOUGH = "s" * 32
+
+
+@pytest.mark.parametrize("where", [{"environment": "production"}, {"host": "0.0.0.0"}, {"host": "::"}])
+@pytest.mark.parametrize(
+    "secrets",
+    [
+        {"roadmap_ai_secret": "dev-secret"},
+        {"roadmap_ai_secret": "s" * 31},
+        {"roadmap_ai_secret": LONG_ENOUGH, "roadmap_ai_secret_previous": "dev-secret"},
+    ],
+)
+def test_a_secret_that_is_easy_to_guess_is_refused_where_others_can(
+    where: dict[str, str], secrets: dict[str, str]
+) -> None:
+    with pytest.raises(ConfigurationError, match="fewer than 32 characters"):
+        settings(**where, **secrets).check_exposure()
+    settings(**where, roadmap_ai_secret=LONG_ENOUGH).check_exposure()
+
+
+@pytest.mark.parametrize("where", [{}, {"host": "0.0.0.0", "allow_anonymous": True}])
+def test_where_nobody_else_calls_or_everybody_may_any_secret_does(where: dict[str, object]) -> None:
+    settings(**where, roadmap_ai_secret="dev-secret").check_exposure()
+
+
+def test_in_production_an_issuer_s_tokens_for_others_are_not_taken() -> None:
+    given = {"environment": "production", "jwks_url": "https://issuer.example/keys"}
+    with pytest.raises(ConfigurationError, match="Set JWT_AUDIENCE"):
+        settings(**given).check_exposure()
+    settings(**given, jwt_audience="runledger").check_exposure()
 
 
 def test_settings_cannot_be_changed() -> None:

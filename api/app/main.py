@@ -76,12 +76,15 @@ def create_app(
             with streams_end_on_signal(services.stopping):
                 yield
 
-    app = FastAPIOffline(
+    # In production nobody is told what there is to try.
+    has_reference = settings.environment != "production"
+    app = (FastAPIOffline if has_reference else FastAPI)(
         title="Runledger",
         version=__version__,
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
         lifespan=lifespan,
+        openapi_url="/openapi.json" if has_reference else None,
         redoc_url=None,
         webhooks=webhooks.events,
         redirect_slashes=False,
@@ -89,7 +92,8 @@ def create_app(
     )
     for door in DOORS:
         app.include_router(door.router)
-    app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
+    if has_reference:
+        app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     install_problem_handlers(app)
     app.add_middleware(AllowedHosts, names=settings.allowed_hosts)
     document_credentials(app)

@@ -42,6 +42,7 @@ from app.outbound.postgres.backlog import BacklogShelf
 from app.outbound.postgres.database import make_engine
 from app.outbound.postgres.digests import DigestShelf
 from app.outbound.postgres.texts import Texts
+from app.outbound.web.guard import fetchable, web_policy
 from app.runs import bulk, children, scraped, service
 from app.runs.actions import Actions
 from app.runs.bulk import Hands
@@ -80,6 +81,9 @@ procrastinate_app = App(
 
 action = Actions(procrastinate_app)
 seal = Seal(settings.webhook_keys)
+
+may_be_fetched = fetchable(web_policy(allow_private=settings.environment != "production"))
+PageUrl = Annotated[HttpUrl, may_be_fetched, Field(examples=["https://example.com/"])]
 
 PARTS = 10
 LAST_SECOND = 253_402_300_799
@@ -163,7 +167,7 @@ async def sleep(
 
 
 @action(retry=Retry(max_attempts=5, base=1, cap=60))
-async def scrape_page(run: Run, url: Annotated[HttpUrl, Field(examples=["https://example.com/"])]) -> ScrapedPage:
+async def scrape_page(run: Run, url: PageUrl) -> ScrapedPage:
     """Fetch a page, robots.txt permitting: its title, description, main text and links."""
     return await scrape(run.clients.web, str(url))
 
@@ -171,7 +175,7 @@ async def scrape_page(run: Run, url: Annotated[HttpUrl, Field(examples=["https:/
 @action(retry=Retry(max_attempts=5, base=1, cap=60))
 async def scrape_site(
     run: Run,
-    url: Annotated[HttpUrl, Field(examples=["https://example.com/"])],
+    url: PageUrl,
     max_pages: Annotated[int, Field(ge=1, le=1000)] = 100,
     max_depth: Annotated[int, Field(ge=0, le=50)] = 3,
     pages_per_second: Annotated[float, Field(gt=0.01, le=50)] = 5,
@@ -302,7 +306,7 @@ async def cancel_children(run: Run, run_id: str) -> Cancelled:
 
 
 @procrastinate_app.periodic(cron="17 3 * * *")
-@action(queue="maintenance", retry=Retry(max_attempts=3, base=60))
+@action(queue="maintenance", retry=Retry(max_attempts=3, base=60), scope="admin")
 async def prune_ledger(
     days: Annotated[int, Field(ge=1)] = settings.retention_days,
     timestamp: int = 0,  # noqa: ARG001 - cron says which tick this is

@@ -54,10 +54,10 @@ async def test_the_database_does_not_know_a_key(workshop: Workshop) -> None:
 async def test_a_key_is_its_owner_s_and_an_administrator_s_is_nobody_s(engine: AsyncEngine) -> None:
     ring = KeyRing(engine)
     own, admin = await callers.key(engine, "ada", Scope.READ), await callers.key(engine, None, Scope.ADMIN)
-    assert await ring.principal(own.encode()) == Principal(
+    assert await ring.principal(own.encode(), None) == Principal(
         f"key:{keys.id_of(own.encode())}", "ada", frozenset({Scope.READ})
     )
-    assert (await ring.principal(admin.encode())).owner is None
+    assert (await ring.principal(admin.encode(), None)).owner is None
 
 
 async def test_a_revoked_key_is_refused_by_every_process_within_seconds(engine: AsyncEngine) -> None:
@@ -65,22 +65,22 @@ async def test_a_revoked_key_is_refused_by_every_process_within_seconds(engine: 
     rings = [KeyRing(engine, clock) for _ in range(3)]
     key = await callers.key(engine, "ada")
     for ring in rings:
-        assert (await ring.principal(key.encode())).owner == "ada"
+        assert (await ring.principal(key.encode(), None)).owner == "ada"
     assert await keys.revoke(engine, keys.id_of(key.encode()) or "")
     clock.now += REMEMBERED_SECONDS
     for ring in rings:
         with pytest.raises(Unauthorized, match="revoked"):
-            await ring.principal(key.encode())
+            await ring.principal(key.encode(), None)
     assert REMEMBERED_SECONDS <= 5
 
 
 async def test_a_key_expires_by_the_clock_of_the_database(workshop: Workshop) -> None:
     key = (await callers.key(workshop.engine, "ada")).encode()
     await workshop.execute("UPDATE api_keys SET expires_at = now() + interval '1 hour'")
-    assert (await KeyRing(workshop.engine).principal(key)).owner == "ada"
+    assert (await KeyRing(workshop.engine).principal(key, None)).owner == "ada"
     await workshop.execute("UPDATE api_keys SET expires_at = now()")
     with pytest.raises(Unauthorized, match="expired"):
-        await KeyRing(workshop.engine).principal(key)
+        await KeyRing(workshop.engine).principal(key, None)
 
 
 async def test_an_id_without_its_secret_and_an_unknown_id_are_told_apart_by_nobody(engine: AsyncEngine) -> None:
@@ -90,7 +90,7 @@ async def test_an_id_without_its_secret_and_an_unknown_id_are_told_apart_by_nobo
     told = set()
     for sent in (f"{body}_{keys._checksum(body.encode())}", keys.new_key("test"), "rl_test_nonsense"):
         with pytest.raises(Unauthorized) as refused:
-            await ring.principal(sent.encode())
+            await ring.principal(sent.encode(), None)
         told.add(refused.value.detail)
     assert len(told) == 1
 
@@ -110,13 +110,13 @@ async def test_the_database_is_asked_once_in_two_seconds_and_the_last_use_writte
     clock = Clock()
     ring, key = KeyRing(workshop.engine, clock), (await callers.key(workshop.engine, "ada")).encode()
     for _ in range(5):
-        await ring.principal(key)
+        await ring.principal(key, None)
     assert asked == ["get_key", "touch_key"]
     clock.now += REMEMBERED_SECONDS
-    await ring.principal(key)
+    await ring.principal(key, None)
     assert asked == ["get_key", "touch_key", "get_key"]
     await workshop.execute("UPDATE api_keys SET last_used_at = now() - interval '61 seconds'")
-    await KeyRing(workshop.engine).principal(key)
+    await KeyRing(workshop.engine).principal(key, None)
     assert await workshop.value("SELECT last_used_at > now() - interval '10 seconds' FROM api_keys")
 
 
@@ -132,9 +132,15 @@ def test_the_command_line_makes_lists_and_revokes_keys(alone: Terminal) -> None:
     assert (bob["owner"], bob["scopes"], bob["is_valid"], bob["expires_at"]) == ("bob", ["runs:read"], True, None)
     assert made["key"] not in alone.run("keys", "list").stdout
     assert alone.json("keys", "create", "--owner", "ada", "--scope", "actions:echo")["scopes"] == ["actions:echo"]
+    narrow = ("--network", "203.0.113.0/24", "--network", "2001:db8::7")
+    assert alone.json("keys", "create", "--owner", "ada", *narrow)["networks"] == ["203.0.113.0/24", "2001:db8::7/128"]
+    assert alone.json("keys", "list")[0]["networks"] == ["203.0.113.0/24", "2001:db8::7/128"]
+    shown = alone.run("keys", "list").stdout.splitlines()
+    assert "203.0.113.0/24 2001:db8::7/128" in shown[1]
+    assert "anywhere" in shown[2]
     assert alone.run("keys", "revoke", alone.json("keys", "list")[0]["id"]).code == 0
     assert alone.run("keys", "revoke", ada["id"]).code == 0
-    assert [key["is_valid"] for key in alone.json("keys", "list")] == [False, True, False]
+    assert [key["is_valid"] for key in alone.json("keys", "list")] == [False, True, True, False]
     assert alone.run("keys", "revoke", "nothing").code == 1
 
 
@@ -150,6 +156,9 @@ def test_the_command_line_makes_lists_and_revokes_keys(alone: Terminal) -> None:
         (["--owner", "ada", "--scope", "actions:Not An Action"], 2),
         (["--scope", "actions:echo"], 1),
         (["--owner", "ada", "--days", "0"], 2),
+        (["--owner", "ada", "--network", "203.0.113.7/24"], 2),
+        (["--owner", "ada", "--network", "office.example"], 2),
+        (["--owner", "ada", "--network", ""], 2),
     ],
 )
 def test_a_key_that_makes_no_sense_is_not_made(alone: Terminal, arguments: list[str], code: int) -> None:

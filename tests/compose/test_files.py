@@ -58,6 +58,7 @@ def test_in_production_a_container_may_do_nothing_that_it_need_not(production: d
     assert container["read_only"] is True
     assert container["cap_drop"] == ["ALL"]
     assert container["security_opt"] == ["no-new-privileges:true"]
+    assert container["tmpfs"] == ["/tmp:size=64m,noexec,nosuid,nodev"]
     assert container["user"] == ("postgres" if service == "db" else "10001:10001")
     assert set(container["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
     assert container["restart"] == ("no" if service == "migrate" else "unless-stopped")
@@ -68,6 +69,11 @@ def test_in_production_the_database_is_out_of_reach(production: dict[str, Any]) 
     assert "ports" not in production["services"]["db"]
     assert list(production["services"]["db"]["networks"]) == ["database"]
     assert production["networks"]["database"]["internal"] is True
+
+
+def test_in_production_the_database_logs_nothing_that_callers_sent(production: dict[str, Any]) -> None:
+    command = production["services"]["db"]["command"]
+    assert {"log_parameter_max_length=0", "log_parameter_max_length_on_error=0"} <= set(command)
 
 
 @pytest.mark.parametrize("service", APP)

@@ -42,6 +42,7 @@ async def test_the_catalogue_says_what_the_runs_of_an_action_are_given(
         timeout=1.5,
         limit=limit,
         idempotency="required",
+        scope="admin",
     )
     async def sync(customer: str) -> None: ...
 
@@ -58,10 +59,11 @@ async def test_the_catalogue_says_what_the_runs_of_an_action_are_given(
         "timeout": 1.5,
         "limit": {"concurrency": 2, "rate": {"count": 10, "seconds": 60, "burst": 10}, "by": "customer"},
         "idempotency": "required",
+        "scope": "admin",
     }
     greeting = (await api.get("/actions/greet")).json()
     assert (greeting["timeout"], greeting["limit"], greeting["lock"]) == (None, None, None)
-    assert greeting["idempotency"] == "optional"
+    assert (greeting["idempotency"], greeting["scope"]) == ("optional", "runs:write")
 
 
 async def test_the_door_takes_keys_and_waits_as_the_canonical_one(api: httpx2.AsyncClient, workshop: Workshop) -> None:

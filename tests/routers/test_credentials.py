@@ -88,6 +88,12 @@ async def test_all_addresses_of_an_ipv6_network_are_one_guesser(call: Caller) ->
     assert (await call("GET", "/runs", secret(), address="2001:db8:0:1::1")).status_code == 200
 
 
+async def test_an_ipv4_address_in_the_place_of_ipv6_is_a_guesser_of_its_own(call: Caller) -> None:
+    for n in range(12):
+        await call("GET", "/runs", secret("wrong"), address=f"::ffff:198.51.100.{n}")
+    assert (await call("GET", "/runs", secret(), address="::ffff:198.51.100.99")).status_code == 200
+
+
 async def test_a_principal_is_told_how_much_is_left_and_then_when_to_come_again(workshop: Workshop) -> None:
     async with serving(workshop, rate_limit="2/hour") as call:
         first, second, third = [await call("GET", "/runs", bearer(token("ada"))) for _ in range(3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.support.serving import open_api
 from tests.support.workshop import Workshop
 
 from app.outbound.storage.interface import Storage
+from app.routers.services import MOST_UPLOADS
 
 
 @pytest.fixture
@@ -120,6 +122,26 @@ async def test_an_upload_without_an_end_is_left_when_it_is_too_large(app: FastAP
 
     answer = await Caller(app)("POST", "/files", bearer(token("ada")), content=endless())
     assert (answer.status_code, read) == (413, 21)
+
+
+async def test_more_uploads_than_fit_into_memory_are_told_to_come_again(app: FastAPI) -> None:
+    call, ada, begun, go = Caller(app), bearer(token("ada")), asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        begun.release()
+        await go.wait()
+        yield b"x"
+
+    async with asyncio.TaskGroup() as senders:
+        sent = [senders.create_task(call("POST", "/files", ada, content=slow())) for _ in range(MOST_UPLOADS)]
+        for _ in sent:
+            await begun.acquire()
+        refused = await call("POST", "/files", ada, content=b"x")
+        assert (refused.status_code, refused.json()["type"]) == (503, "/problems/too-busy")
+        assert int(refused.headers["retry-after"]) >= 1
+        go.set()
+    assert {task.result().status_code for task in sent} == {201}
+    assert (await call("POST", "/files", ada, content=b"x")).status_code == 201
 
 
 async def test_a_storage_that_cannot_take_it_is_503_and_says_why(workshop: Workshop, tmp_path: Path) -> None:

@@ -102,6 +102,26 @@ async def test_who_opens_the_url_finds_the_documentation(api: httpx2.AsyncClient
     assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
 
 
+async def test_in_production_there_is_no_reference_to_try_things_from(workshop: Workshop) -> None:
+    settings = workshop.settings.model_copy(update={"environment": "production"})
+    app = create_app(settings, workshop.queue, workshop.action)
+    async with (
+        app.router.lifespan_context(app),
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://127.0.0.1") as client,
+    ):
+        for path in (
+            "/",
+            "/docs",
+            "/docs/oauth2-redirect",
+            "/openapi.json",
+            "/redoc",
+            "/static-offline-docs/swagger-ui.css",
+        ):
+            assert (await client.get(path)).status_code == 404, path
+        assert (await client.get("/problems/run-final")).status_code == 200
+        assert (await client.get("/livez")).status_code == 200
+
+
 async def test_the_page_of_a_problem_type_explains_it(api: httpx2.AsyncClient) -> None:
     answer = await api.get("/problems/run-final", headers={"accept": "text/html"})
     assert "already ended" in answer.text

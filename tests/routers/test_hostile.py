@@ -128,6 +128,9 @@ def bodies() -> Iterator[Row]:
     yield Row("B55 nested 33 deep", post("[" * 33 + "]" * 33), 422, says="32 levels")
     yield Row("B56 nested 900 deep", params("[" * 900 + "]" * 900), 400)
     yield Row("B57 100,000 open brackets", post(b"[" * 100_000), 400)
+    yield Row("B57 a million values", params("[" + "1," * 999_990 + "1]"), 422, says="100,000 values")
+    yield Row("B57 half a million in a batch", post('{"runs": [' + "{}," * 500_000 + "{}]}", target="/runs/batch"),
+              422, says="100,000 values")  # fmt: skip
     yield Row("B58 10 MB", post(b'"' + b"a" * 10_000_000 + b'"'), (413, 0))
     yield Row(
         "B59 3 MB in chunks", with_chunks(*[b"100000\r\n" + b"a" * 0x100000 + b"\r\n"] * 3, b"0\r\n\r\n"), (413, 0)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import dataclasses
 
 import httpx2
 import pytest
 from fastapi import Request
+from pydantic import SecretStr
 from tests.support.serving import open_api
 from tests.support.workshop import Workshop
 
@@ -14,6 +17,7 @@ from app.access.principal import EVERYTHING, SECRET, Principal
 from app.routers import security
 
 URL = "http://127.0.0.1:9/hooks"
+KEY = SecretStr(base64.urlsafe_b64encode(bytes(32)).decode())
 
 
 @pytest.fixture
@@ -142,12 +146,27 @@ async def test_a_url_that_may_not_be_sent_to_is_refused_where_it_is_given(api: h
     "url", ["http://example.com/", "https://127.0.0.1/", "https://10.0.0.1/", "https://[64:ff9b::7f00:1]/"]
 )
 async def test_in_production_only_https_to_public_addresses_is_allowed(workshop: Workshop, url: str) -> None:
-    settings = workshop.settings.model_copy(update={"environment": "production"})
+    settings = workshop.settings.model_copy(update={"environment": "production", "webhook_key": KEY})
     async with open_api(workshop, settings) as app:
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as api:
             assert (await api.post("/webhooks", json={"url": url})).status_code == 422
             assert (await api.post("/webhooks", json={"url": "https://example.com/"})).status_code == 201
+
+
+async def test_in_production_no_secret_is_stored_as_it_is(workshop: Workshop) -> None:
+    for given, status in ((None, 503), (KEY, 201)):
+        settings = workshop.settings.model_copy(update={"environment": "production", "webhook_key": given})
+        async with open_api(workshop, settings) as app:
+            transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+            async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as api:
+                answer = await api.post("/webhooks", json={"url": "https://example.com/"})
+        assert answer.status_code == status
+        if given is None:
+            assert answer.json()["type"] == "/problems/webhooks-unavailable"
+            assert "WEBHOOK_KEY" in answer.json()["detail"]
+            assert await workshop.value("SELECT count(*) FROM webhook_endpoints") == 0
+    assert "whsec_" not in await workshop.value("SELECT secret FROM webhook_endpoints")
 
 
 @pytest.mark.parametrize(
@@ -177,6 +196,11 @@ async def test_the_twenty_first_endpoint_is_one_too_many(api: httpx2.AsyncClient
         await make(api)
     refused = await api.post("/webhooks", json={"url": URL})
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/too-many-webhooks")
+
+
+async def test_of_thirty_at_once_twenty_are_made(api: httpx2.AsyncClient) -> None:
+    answers = await asyncio.gather(*(api.post("/webhooks", json={"url": URL}) for _ in range(30)))
+    assert sorted(answer.status_code for answer in answers) == [201] * 20 + [409] * 10
 
 
 async def test_the_log_is_read_page_by_page(api: httpx2.AsyncClient, workshop: Workshop) -> None:

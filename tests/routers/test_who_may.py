@@ -39,6 +39,9 @@ TABLE: dict[str, tuple[Any, ...]] = {
     "another's key":   (IN, 404, IN, IN, 404, 403),
     "the machines":    (IN, 404, IN, IN, 404, 403),
     "the machines with the previous secret": (IN, 404, IN, IN, 404, 403),
+    "a key from its network": (IN, IN, IN, IN, IN, 403),
+    "a key from a foreign network": (403, 403, 403, 403, 403, 403),
+    "an administrator's key from a foreign network": (403, 403, 403, 403, 403, 403),
     "a reader":        (IN, IN, 403, 403, 403, 403),
     "a reader's key":  (IN, IN, 403, 403, 403, 403),
     "a key for an action": (IN, IN, IN, 403, 403, 403),
@@ -142,6 +145,11 @@ async def everybody(workshop: Workshop) -> dict[str, dict[str, str]]:
         "another's key": bearer(await callers.key(engine, "bob")),
         "the machines": callers.secret(),
         "the machines with the previous secret": callers.secret(callers.PREVIOUS),
+        "a key from its network": bearer(await callers.key(engine, "ada", networks=["203.0.0.0/16"])),
+        "a key from a foreign network": bearer(await callers.key(engine, "ada", networks=["192.0.2.0/24"])),
+        "an administrator's key from a foreign network": callers.secret(
+            await callers.key(engine, None, Scope.ADMIN, networks=["192.0.2.0/24"])
+        ),
         "a reader": bearer(token("ada", scope="runs:read openid")),
         "a reader's key": bearer(await callers.key(engine, "ada", Scope.READ)),
         "a key for an action": bearer(await callers.key(engine, "ada", Scope.READ, "actions:echo")),

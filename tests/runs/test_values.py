@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import InvalidInput
-from app.runs.values import DEEPEST, _fault, _is_plainly_storable, check_storable
+from app.runs.values import DEEPEST, _fault, _is_plainly_storable, check_storable, has_more_than
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 ANY_JSON = st.recursive(
@@ -33,6 +33,17 @@ def test_the_quick_look_agrees_with_the_one_that_says_where(value: Any, wrapped:
     for _ in range(wrapped):
         value = [value]
     assert _is_plainly_storable(value) == (_fault(value, DEEPEST) is None)
+
+
+@given(ANY_JSON)
+def test_every_value_and_every_key_is_counted(value: Any) -> None:
+    def count(value: Any) -> int:
+        if isinstance(value, dict):
+            return 1 + sum(1 + count(item) for item in value.values())
+        return 1 + sum(map(count, value)) if isinstance(value, list) else 1
+
+    assert not has_more_than(count(value), value)
+    assert has_more_than(count(value) - 1, value)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.access import keys
+from app.access.networks import read_network
 from app.access.principal import Scope
 from app.config import Settings
 
@@ -50,11 +52,24 @@ def token(sub: str, **claims: Any) -> str:
 
 
 async def key(
-    engine: AsyncEngine, owner: str | None, *scopes: str, lifetime: timedelta | None = None, name: str = ""
+    engine: AsyncEngine,
+    owner: str | None,
+    *scopes: str,
+    networks: Sequence[str] = (),
+    lifetime: timedelta | None = None,
+    name: str = "",
 ) -> str:
-    """An API key, which may read and write unless `scopes` say otherwise."""
+    """An API key, which may read and write unless `scopes` say otherwise, from anywhere unless `networks` do."""
     allowed = frozenset(scopes or (Scope.READ, Scope.WRITE))
-    return await keys.create(engine, "test", name=name, owner=owner, scopes=allowed, lifetime=lifetime)
+    return await keys.create(
+        engine,
+        "test",
+        name=name,
+        owner=owner,
+        scopes=allowed,
+        networks=[read_network(each) for each in networks],
+        lifetime=lifetime,
+    )
 
 
 @dataclass

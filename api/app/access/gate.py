@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import hmac
 from collections.abc import Sequence
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.access.buckets import Buckets, Standing
 from app.access.keyring import KeyRing
+from app.access.networks import read_address
 from app.access.principal import LOCAL, SECRET, Principal
 from app.access.tokens import Tokens
 from app.config import Settings
@@ -43,6 +44,7 @@ class Gate:
         Raises:
             TwoCredentials: there are several.
             Unauthorized: it is not right.
+            Forbidden: it is a key that may not be sent from there.
             TooManyRequests: too many were not right from there lately; this one was not looked at.
         """
         if len(sent) > 1:
@@ -51,7 +53,7 @@ class Gate:
         if wait := self._failures.seconds_until_one(whence):
             raise TooManyRequests(detail="Too many wrong credentials came from your address.", retry_after=wait)
         try:
-            return await self._principal(*sent[0])
+            return await self._principal(*sent[0], address)
         except Unauthorized:
             self._failures.take(whence)
             raise
@@ -66,18 +68,19 @@ class Gate:
             return None
         return self.rate.take(principal.actor)
 
-    async def _principal(self, header: bytes, value: bytes) -> Principal:
+    async def _principal(self, header: bytes, value: bytes, address: str | None) -> Principal:
         if header == b"authorization":
             scheme, _, credential = value.partition(b" ")
             if scheme.lower() != b"bearer":
                 raise Unauthorized(detail="Send Authorization: Bearer, and an API key or a JWT.")
             credential = credential.strip()
-            is_key = credential.startswith(_KEY_PREFIX)
-            return await (self._keys if is_key else self._tokens).principal(credential)
+            if credential.startswith(_KEY_PREFIX):
+                return await self._keys.principal(credential, address)
+            return await self._tokens.principal(credential)
         if self._is_secret(value):
             return SECRET
         if value.startswith(_KEY_PREFIX):
-            return await self._keys.principal(value)
+            return await self._keys.principal(value, address)
         raise Unauthorized(detail=f"The secret in {SECRET_HEADER} is not right.")
 
     def _is_secret(self, value: bytes) -> bool:
@@ -88,8 +91,7 @@ class Gate:
 @functools.lru_cache
 def _neighbourhood(address: str | None) -> str:
     """The address; of IPv6 the network, of which one caller has all addresses."""
-    try:
-        parsed = ip_address(address or "")
-    except ValueError:
+    parsed = read_address(address)
+    if parsed is None:
         return ""
     return str(IPv6Address(int(parsed) >> 64 << 64)) if isinstance(parsed, IPv6Address) else str(parsed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.access import queries
 from app.access.keys import digest_of, id_of
+from app.access.networks import is_within, read_address
 from app.access.principal import Principal, Scope, read_scopes
-from app.errors import Unauthorized
+from app.errors import Forbidden, Unauthorized
 from app.outbound.postgres.database import autocommit
 
 REMEMBERED_SECONDS = 2.0
 MOST_REMEMBERED = 10_000
 _NO_DIGEST = bytes(32)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +40,16 @@ class KeyRing:
         self._clock = clock
         self._known: dict[str, _Known] = {}
 
-    async def principal(self, sent: bytes) -> Principal:
+    async def principal(self, sent: bytes, address: str | None) -> Principal:
         """Whose key it is.
+
+        Args:
+            sent: the key.
+            address: where it comes from.
 
         Raises:
             Unauthorized: it is none of ours, or is no longer valid.
+            Forbidden: it may not be sent from there.
         """
         id_ = id_of(sent)
         if id_ is None:
@@ -54,6 +63,10 @@ class KeyRing:
             raise Unauthorized(detail="What was sent is no key of this API.")
         if not row.is_valid:
             raise Unauthorized(detail="The key was revoked." if row.revoked_at else "The key has expired.")
+        if row.networks and not is_within(address, row.networks):
+            # Its owner will want to know: perhaps it is no longer his alone.
+            log.warning("Key %s was sent from %s, where it may not be used.", id_, read_address(address))
+            raise Forbidden(detail="The key may not be used from where you are.")
         if is_news and row.is_newly_used:
             await self._touch(id_)
         return _read(row)

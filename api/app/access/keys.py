@@ -11,12 +11,14 @@ import re
 import secrets
 import string
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.access import queries
+from app.access.networks import Network
 
 ID_LENGTH = 12
 SECRET_LENGTH = 43
@@ -39,6 +41,7 @@ class StoredKey:
     name: str
     owner: str | None
     scopes: list[str]
+    networks: list[Network]
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -53,6 +56,7 @@ async def create(
     name: str,
     owner: str | None,
     scopes: frozenset[str],
+    networks: Collection[Network] = (),
     lifetime: timedelta | None,
 ) -> str:
     """Make a key.
@@ -60,6 +64,7 @@ async def create(
     Args:
         environment: a word in lower case that the key shows, such as `live`.
         scopes: words of `principal.Scope`, and `actions:NAME`.
+        networks: from where it may be sent; none: from anywhere.
         lifetime: `None`: until it is revoked.
 
     Returns:
@@ -76,6 +81,7 @@ async def create(
             name=name,
             owner=owner,
             scopes=sorted(scopes),
+            networks=list(networks),
             lifetime=lifetime,
         )
         await queries.insert_audit_entry(

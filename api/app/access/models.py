@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import BigInteger, Identity, text
+from sqlalchemy.dialects.postgresql import ARRAY, CIDR
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.access.networks import Network
 from app.runs.models import ID, Base
 
 
@@ -23,6 +25,8 @@ class ApiKey(Base):
     #: Whose runs it submits and sees. NULL: an administrator's.
     owner: Mapped[str | None]
     scopes: Mapped[list[str]]
+    #: From where it may be sent. None of them: from anywhere.
+    networks: Mapped[list[Network]] = mapped_column(ARRAY(CIDR), server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=text("now()"))
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

@@ -9,6 +9,7 @@ from sqlalchemy import Row, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.access.models import ApiKey, AuditEntry
+from app.access.networks import Network
 
 KeyRow = Row[Any]
 AuditRow = Row[Any]
@@ -28,6 +29,7 @@ async def insert_key(
     name: str,
     owner: str | None,
     scopes: list[str],
+    networks: list[Network],
     lifetime: timedelta | None,
 ) -> None:
     """Store a key, which expires after `lifetime` by the clock of the database."""
@@ -38,6 +40,7 @@ async def insert_key(
             name=name,
             owner=owner,
             scopes=scopes,
+            networks=networks,
             expires_at=None if lifetime is None else func.now() + lifetime,
         )
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.access.networks import Network, read_network
 from app.access.principal import Scope, is_scope
 from app.cli.failure import Failure
 from app.cli.screen import say, show, show_json, show_table
@@ -32,13 +33,17 @@ def create(
     owner: Annotated[str | None, typer.Option(help="Whose runs it submits and sees; not for admin.")] = None,
     name: Annotated[str, typer.Option(help="What it is for.")] = "",
     scope: Annotated[list[str], typer.Option(help=f"{', '.join(Scope)} or actions:NAME; repeat for several.")] = _USUAL,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="From where it may be sent, as 203.0.113.0/24; repeat for several; else from anywhere."),
+    ] = None,
     days: Annotated[int | None, typer.Option(min=1, max=36_500, help="When it expires; else never.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key and print it, this once."""
     scopes = frozenset(scope)
     _check(owner, name, scopes)
-    key = asyncio.run(_create(owner, name, scopes, days))
+    key = asyncio.run(_create(owner, name, scopes, [_network(each) for each in network or ()], days))
     if as_json:
         show_json(key)
     else:
@@ -48,12 +53,12 @@ def create(
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List keys, without what makes them work: id, owner, scopes, whether they are valid, their last use."""
+    """List keys, without what makes them work: id, owner, scopes, networks, whether they are valid, their last use."""
     keys = asyncio.run(_list())
     if as_json:
         show_json([_json(key) for key in keys])
     else:
-        show_table(["ID", "OWNER", "SCOPES", "STATE", "LAST USED", "NAME"], [_row(key) for key in keys])
+        show_table(["ID", "OWNER", "SCOPES", "FROM", "STATE", "LAST USED", "NAME"], [_row(key) for key in keys])
 
 
 @app.command()
@@ -75,15 +80,32 @@ def _check(owner: str | None, name: str, scopes: frozenset[str]) -> None:
         raise Failure("Whose runs may it see?", "Say it with --owner NAME.")
 
 
-async def _create(owner: str | None, name: str, scopes: frozenset[str], days: int | None) -> dict[str, Any]:
+def _network(text: str) -> Network:
+    try:
+        return read_network(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no network. Write 203.0.113.0/24, or a single address.") from None
+
+
+async def _create(
+    owner: str | None, name: str, scopes: frozenset[str], networks: list[Network], days: int | None
+) -> dict[str, Any]:
     from app.access import keys
     from app.config import get_settings
 
     lifetime = None if days is None else timedelta(days=days)
     async with _engine() as engine:
         label = get_settings().key_label
-        key = await keys.create(engine, label, name=name, owner=owner, scopes=scopes, lifetime=lifetime)
-    return {"id": keys.id_of(key.encode()), "key": key, "owner": owner, "scopes": sorted(scopes)}
+        key = await keys.create(
+            engine, label, name=name, owner=owner, scopes=scopes, networks=networks, lifetime=lifetime
+        )
+    return {
+        "id": keys.id_of(key.encode()),
+        "key": key,
+        "owner": owner,
+        "scopes": sorted(scopes),
+        "networks": list(map(str, networks)),
+    }
 
 
 async def _list() -> list[StoredKey]:
@@ -112,15 +134,17 @@ async def _engine() -> AsyncGenerator[AsyncEngine]:
 
 
 def _json(key: StoredKey) -> dict[str, Any]:
-    return {
+    shown = {
         name: value.isoformat() if isinstance(value, datetime) else value
         for name, value in dataclasses.asdict(key).items()
     }
+    return shown | {"networks": list(map(str, key.networks))}
 
 
 def _row(key: StoredKey) -> list[str]:
     last = f"{key.last_used_at:%Y-%m-%d %H:%M}" if key.last_used_at else "never"
-    return [key.id, key.owner or "-", " ".join(key.scopes), _state(key), last, key.name]
+    whence = " ".join(map(str, key.networks)) or "anywhere"
+    return [key.id, key.owner or "-", " ".join(key.scopes), whence, _state(key), last, key.name]
 
 
 def _state(key: StoredKey) -> str:

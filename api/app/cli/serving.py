@@ -36,6 +36,7 @@ def serve(factory: str, host: str, port: int) -> None:
     """
     import uvicorn
 
+    from app.config import get_settings
     from app.routers.transport import StrictHttpProtocol
 
     uvicorn.run(
@@ -49,6 +50,8 @@ def serve(factory: str, host: str, port: int) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        # Nobody else tells from where a request comes.
+        forwarded_allow_ips=list(get_settings().forwarded_allow_ips),
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
 

@@ -17,6 +17,7 @@ from app.config.values import (
     HostNames,
     Listed,
     MailServer,
+    Proxies,
     Readers,
     ServiceAccount,
     WebUrl,
@@ -27,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[3]
 """The folder that holds alembic.ini: the project, or the image's working directory."""
 
 DEVELOPMENT_SECRET = "dev-secret"  # noqa: S105 - the documents' own example, refused in production
-SHORTEST_SECRET = 16
-"""Characters, in production."""
+SHORTEST_SECRET = 32
+"""Characters, where other machines can guess."""
 SHORTEST_JWT_SECRET = 32
 """Bytes, as many as the hash has (RFC 7518 §3.2)."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -60,6 +61,8 @@ class Settings(BaseSettings):
     """Serve without credentials on a bind that is not loopback."""
     allowed_hosts: HostNames = ()
     """Names that a request's `Host` may have, comma-separated and without ports; empty: any."""
+    forwarded_allow_ips: Proxies = ("127.0.0.1", "::1")
+    """Proxies whose `X-Forwarded-For` says from where a request comes: addresses or networks, comma-separated."""
     roadmap_ai_secret: SecretStr | None = None
     roadmap_ai_secret_previous: SecretStr | None = None
     """Also right, while clients change over to the new one."""
@@ -268,18 +271,25 @@ class Settings(BaseSettings):
         """Refuse to serve strangers by accident.
 
         Raises:
-            ConfigurationError: the bind is not loopback, and neither a credential nor ALLOW_ANONYMOUS is set; or in
-                production, the secret is easy to guess.
+            ConfigurationError: the bind is not loopback, and neither a credential nor ALLOW_ANONYMOUS is set; or there,
+                or in production, the secret is easy to guess; or in production, tokens for others would be taken.
         """
-        if self.environment == "production" and any(len(secret) < SHORTEST_SECRET for secret in self.secrets):
-            raise ConfigurationError(
-                f"ROADMAP_AI_SECRET, or its PREVIOUS, has fewer than {SHORTEST_SECRET} characters. "
-                "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
-            )
         if not (self.has_credential or self.open_on_loopback or self.allow_anonymous):
             raise ConfigurationError(
                 f"HOST={self.host} can be reached from other machines, and no credential is configured. "
                 "Set ROADMAP_AI_SECRET, JWT_SECRET or JWKS_URL, or ALLOW_ANONYMOUS=true if everybody may submit runs."
+            )
+        is_exposed = self.environment == "production" or not (self.host in LOOPBACK or self.allow_anonymous)
+        if is_exposed and any(len(secret) < SHORTEST_SECRET for secret in self.secrets):
+            raise ConfigurationError(
+                f"ROADMAP_AI_SECRET, or its PREVIOUS, has fewer than {SHORTEST_SECRET} characters, "
+                "and other machines can guess. "
+                "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
+        if self.environment == "production" and self.jwks_url is not None and self.jwt_audience is None:
+            raise ConfigurationError(
+                "JWKS_URL without JWT_AUDIENCE takes every token of that issuer, those for other services too. "
+                "Set JWT_AUDIENCE to what aud says in tokens for this API."
             )
 
 

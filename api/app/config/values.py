@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from ipaddress import ip_network
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -90,6 +91,16 @@ def _readers(addresses: tuple[str, ...]) -> tuple[str, ...]:
     return addresses
 
 
+def _proxies(networks: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        for each in networks:
+            ip_network(each)
+    except ValueError:
+        # Not uvicorn's `*` either: who believes everybody is told any address by anybody.
+        raise ValueError("must be addresses or networks of proxies, separated by commas") from None
+    return networks
+
+
 def _in_small_letters(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name.lower() for name in names)
 
@@ -97,6 +108,7 @@ def _in_small_letters(names: tuple[str, ...]) -> tuple[str, ...]:
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parts)]
 """What is separated by commas."""
 HostNames = Annotated[Listed, AfterValidator(_in_small_letters)]
+Proxies = Annotated[Listed, AfterValidator(_proxies)]
 FeedUrls = Annotated[Listed, AfterValidator(_feeds)]
 Readers = Annotated[Listed, AfterValidator(_readers)]
 DatabaseUrl = Annotated[str, AfterValidator(_postgresql)]

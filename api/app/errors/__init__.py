@@ -22,7 +22,7 @@
     │   ├── IdempotencyInFlight 409   RunNotFinished  409
     │   ├── TooManyRequests  429   QuotaExceeded    429
     │   ├── DatabaseUnavailable 503   DatabaseBehind  503   TooBusy 503   IssuerUnavailable 503
-    │   └── StorageUnavailable 503
+    │   └── StorageUnavailable 503   WebhooksUnavailable 503
     └── InternalError        500   our mistake; the log has the cause, under the id that the answer has
 
     ActionError                  what an action or an outbound client raises
@@ -45,6 +45,7 @@ from app.errors.outages import (
     IssuerUnavailable,
     StorageUnavailable,
     TooBusy,
+    WebhooksUnavailable,
 )
 from app.errors.requests import (
     BodyTooLarge,
@@ -168,4 +169,5 @@ __all__ = [
     "UrlTooLong",
     "WebhookDisabled",
     "WebhookNotFound",
+    "WebhooksUnavailable",
 ]

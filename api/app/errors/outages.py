@@ -24,7 +24,7 @@ class DatabaseBehind(NotNow):
 
 
 class TooBusy(NotNow):
-    """More is being submitted than the database can take at this moment. Nothing was stored: send it again later."""
+    """More is being sent than can be taken at this moment. Nothing was stored: send it again later."""
 
     title = "Too busy"
     status = 503
@@ -43,6 +43,14 @@ class StorageUnavailable(NotNow):
 
     title = "The file storage is not available"
     status = 503
+
+
+class WebhooksUnavailable(NotNow):
+    """Secrets of webhooks cannot be stored safely. Whoever runs this API must set `WEBHOOK_KEY`."""
+
+    title = "Webhooks are not available"
+    status = 503
+    retry_after: NonNegativeInt = 60
 
 
 class InternalError(Problem):

@@ -1,4 +1,4 @@
-"""Log lines: readable on a terminal, JSON elsewhere, and never an argument of a job."""
+"""Log lines: readable on a terminal, JSON elsewhere, and never an argument of a job, nor a secret."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from structlog.typing import Processor
 from typing_extensions import override
 
 from app.config import Settings
+from app.observability.redaction import redaction
 
 _CALL = re.compile(r"(?P<job>[\w.:-]+\[(?:\d+|None)\])\(.*\)| - Result: .*", re.DOTALL)
 _OURS = ("job_id", "action", "attempt", "seconds")
@@ -56,7 +57,7 @@ def configure_logging(settings: Settings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering, redaction(settings)],
         )
     )
     root = logging.getLogger()

@@ -17,7 +17,7 @@ from app.routers.runs import SUBMISSION_PROBLEMS, RunId, accept
 from app.routers.security import Reads, Submits
 from app.routers.strict import StrictRoute
 from app.runs import service
-from app.runs.actions import Action, KeyPolicy
+from app.runs.actions import Action, KeyPolicy, SubmitScope
 from app.runs.schemas import Progress, RunCreate, RunRead
 from app.runs.state import RunState
 
@@ -57,6 +57,7 @@ class ActionRead(BaseModel):
     timeout: float | None = Field(description="Seconds that an attempt may take; null: as long as it takes.")
     limit: LimitRead | None
     idempotency: KeyPolicy = Field(description="Whether a request for a run must come with an `Idempotency-Key`.")
+    scope: SubmitScope = Field(description="What a request for a run must be allowed.")
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]
 
@@ -151,6 +152,7 @@ def _read(action: Action) -> ActionRead:
         timeout=action.timeout,
         limit=action.limit and _limit(action.limit),
         idempotency=action.idempotency,
+        scope=action.scope,
         max_attempts=action.retry.max_attempts,
         input_schema=action.input.model_json_schema(),
         output_schema=action.output.json_schema(mode="serialization"),

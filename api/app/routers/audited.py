@@ -15,7 +15,6 @@ from app.access.principal import Principal
 from app.routers.problems import DATABASE_ERRORS
 from app.routers.security import PRINCIPAL
 
-SAFE_METHODS = {"GET", "HEAD"}
 _SUBMITS = "runledger.submits"
 _REFUSALS = (403, 404, 409)
 """What somebody tried to do and was refused. What could not be understood is no write."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import mimetypes
 import re
 import secrets
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -22,6 +25,7 @@ from app.errors import (
     InvalidInput,
     Rejected,
     StorageUnavailable,
+    TooBusy,
     Unauthorized,
     UnsupportedMediaType,
 )
@@ -81,7 +85,9 @@ class StoredFile(BaseModel):
     status_code=201,
     operation_id="uploadFile",
     openapi_extra={"requestBody": {"required": True, "description": "The file itself, at most 20 MiB.", **_BINARY}},
-    responses=problems(Unauthorized, Forbidden, BodyTooLarge, UnsupportedMediaType, InvalidInput, StorageUnavailable),
+    responses=problems(
+        Unauthorized, Forbidden, BodyTooLarge, UnsupportedMediaType, InvalidInput, StorageUnavailable, TooBusy
+    ),
 )
 async def upload_file(
     request: Request,
@@ -94,14 +100,15 @@ async def upload_file(
 ) -> StoredFile:
     """Store a file, sent as the body with its `Content-Type`, and get the key that actions take."""
     content_type = _content_type(request)
-    data = await _body(request)
     key = f"{room_of(principal.owner)}/{secrets.token_hex(10)}/{name}"
-    try:
-        # First: a file that nobody can read is not stored.
-        url = await services.storage.signed_url(key, seconds=URL_SECONDS)
-        await services.storage.put(key, data, content_type)
-    except ActionError as error:
-        raise StorageUnavailable(detail=str(error)) from error
+    async with _one_more(services.uploads):
+        data = await _body(request)
+        try:
+            # First: a file that nobody can read is not stored.
+            url = await services.storage.signed_url(key, seconds=URL_SECONDS)
+            await services.storage.put(key, data, content_type)
+        except ActionError as error:
+            raise StorageUnavailable(detail=str(error)) from error
     response.headers["Location"] = url
     sha256 = hashlib.sha256(data).hexdigest()
     return StoredFile(key=key, bytes=len(data), sha256=sha256, content_type=content_type, url=url)
@@ -138,6 +145,15 @@ async def read_file(
             "Content-Security-Policy": "sandbox; default-src 'none'",
         },
     )
+
+
+@contextlib.asynccontextmanager
+async def _one_more(uploads: asyncio.Semaphore) -> AsyncGenerator[None]:
+    """Hold a place among the uploads, which nobody waits for: what waits to be read must arrive in ten seconds."""
+    if uploads.locked():
+        raise TooBusy(detail="Too many files are being sent at this moment.")
+    async with uploads:
+        yield
 
 
 def _content_type(request: Request) -> str:

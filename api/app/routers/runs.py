@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi_rfc9457.server import problems
 from pydantic import Field
 
+from app.access.principal import Scope
 from app.errors import (
     AlreadyQueued,
     BodyTooLarge,
@@ -266,6 +267,7 @@ def origin(principal: Principal, request: Request) -> Origin:
         carried_trace(request.headers),
         idempotency(request, principal),
         actor=principal.actor,
+        is_admin=principal.may(Scope.ADMIN),
         route=will_submit(request),
     )
 

@@ -21,6 +21,7 @@ from app.config import Settings
 from app.errors import Forbidden, TooManyRequests, Unauthorized
 from app.routers.dependencies import ServicesDep
 from app.routers.services import Services
+from app.routers.sites import SAFE_METHODS, is_of_another_site
 
 PRINCIPAL = "runledger.principal"
 _STANDING = "runledger.standing"
@@ -103,6 +104,7 @@ async def identify(request: HTTPConnection) -> Principal:
 
     Raises:
         TwoCredentials, Unauthorized, TooManyRequests, IssuerUnavailable: as `Gate.identify`.
+        Forbidden: without a credential, a web page of another site asks for a change.
     """
     services: Services = request.app.state.services
     sent = [header for header in request.scope["headers"] if header[0] in CREDENTIALS]
@@ -112,6 +114,8 @@ async def identify(request: HTTPConnection) -> Principal:
         raise Unauthorized(
             detail=f"Send the shared secret in {SECRET_HEADER}, or an API key or a JWT as Authorization: Bearer."
         )
+    if request.scope["method"] not in SAFE_METHODS and is_of_another_site(request.headers):
+        raise Forbidden(detail="A web page of another site may change nothing here without a credential.")
     return LOCAL
 
 

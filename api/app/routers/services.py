@@ -23,6 +23,8 @@ from app.runs.actions import Actions
 from app.runs.intake import Intake
 from app.runs.lookout import Lookout
 
+MOST_UPLOADS = 8
+
 
 @dataclass(frozen=True)
 class Services:
@@ -42,6 +44,8 @@ class Services:
     schedules: Sequence[Schedule]
     """Those that the code declares."""
     storage: Storage
+    uploads: asyncio.Semaphore
+    """Files that may be read at once: each is in memory."""
 
 
 @contextlib.asynccontextmanager
@@ -68,6 +72,7 @@ async def open_services(settings: Settings, queue: App, catalogue: Actions) -> A
                 stopping=stopping,
                 schedules=queue.schedules,
                 storage=storage,
+                uploads=asyncio.Semaphore(MOST_UPLOADS),
             )
         finally:
             stopping.set()

@@ -41,11 +41,14 @@ from app.errors import (
     UnsupportedMediaType,
     UrlTooLong,
 )
-from app.routers.audited import SAFE_METHODS, audited
+from app.routers.audited import audited
 from app.routers.security import Access, tell_standing
-from app.runs.values import check_storable
+from app.routers.sites import SAFE_METHODS
+from app.runs.values import check_storable, has_more_than
 
 LARGEST_BODY_BYTES = 2 * 1024 * 1024
+MOST_VALUES = 100_000
+"""Of JSON, in one body: checking a million takes a second, in which nobody else is served."""
 _ANY_CALLER = (TwoCredentials, Unauthorized, Forbidden, TooManyRequests, IssuerUnavailable)
 _ANY_REQUEST = (
     MalformedRequest,
@@ -213,14 +216,20 @@ def parse(body: bytes) -> Any:
 
     Raises:
         UnreadableBody: it is not JSON in UTF-8 (half surrogates are not, nor is NaN), or names a key twice.
-        InvalidInput: it has what cannot be stored: see `check_storable`.
+        InvalidInput: it has more than `MOST_VALUES` values, or what cannot be stored: see `check_storable`.
     """
     try:
         value = jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
     except ValueError as error:
         raise UnreadableBody(detail=f"The body is not JSON in UTF-8: {_reason(str(error))}.") from None
+    # A value takes a byte at least.
+    if len(body) > MOST_VALUES and has_more_than(MOST_VALUES, value):
+        raise InvalidInput(errors=[_TOO_MANY])
     check_storable(value, "")
     return value
+
+
+_TOO_MANY = Fault(pointer="", detail=f"More than {MOST_VALUES:,} values and keys.", type="too_many_values")
 
 
 def _reason(message: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi_rfc9457.server import problems
 
+from app.config import Settings
 from app.errors import (
     BodyTooLarge,
     DeliveryNotFound,
@@ -19,6 +20,7 @@ from app.errors import (
     UnreadableBody,
     WebhookDisabled,
     WebhookNotFound,
+    WebhooksUnavailable,
 )
 from app.outbound.webhooks.client import webhook_policy
 from app.routers.dependencies import ServicesDep
@@ -49,7 +51,9 @@ DeliveryId = Annotated[str, Path(description="The id of a delivery of this endpo
     "",
     status_code=201,
     operation_id="createWebhook",
-    responses=problems(Unauthorized, Forbidden, UnreadableBody, BodyTooLarge, InvalidInput, TooManyWebhooks),
+    responses=problems(
+        Unauthorized, Forbidden, UnreadableBody, BodyTooLarge, InvalidInput, TooManyWebhooks, WebhooksUnavailable
+    ),
 )
 async def create_webhook(
     body: WebhookCreate, services: ServicesDep, principal: Writes, response: Response
@@ -57,7 +61,7 @@ async def create_webhook(
     """Have a URL told when your runs end. The answer has its secret, which is never shown again."""
     settings = services.settings
     policy = webhook_policy(production=settings.environment == "production")
-    made = await service.create(services.engine, Seal(settings.webhook_keys), policy, body, owner=principal.owner)
+    made = await service.create(services.engine, _seal(settings), policy, body, owner=principal.owner)
     response.headers["Location"] = f"/webhooks/{made.id}"
     return made
 
@@ -92,11 +96,11 @@ async def delete_webhook(webhook_id: WebhookId, services: ServicesDep, principal
 @router.post(
     "/{webhook_id}/rotate-secret",
     operation_id="rotateWebhookSecret",
-    responses=problems(Unauthorized, Forbidden, WebhookNotFound, InvalidInput),
+    responses=problems(Unauthorized, Forbidden, WebhookNotFound, InvalidInput, WebhooksUnavailable),
 )
 async def rotate_secret(webhook_id: WebhookId, services: ServicesDep, principal: Writes) -> WebhookWithSecret:
     """Give an endpoint another secret. For 24 hours events carry the signatures of both."""
-    seal = Seal(services.settings.webhook_keys)
+    seal = _seal(services.settings)
     return await service.rotate_secret(services.engine, seal, webhook_id, owner=principal.owner)
 
 
@@ -139,6 +143,13 @@ async def redeliver(
 ) -> DeliveryRead:
     """Send an event again, whether it arrived or not: the same `webhook-id`, the same bytes."""
     return await deliveries.redeliver(services.engine, webhook_id, delivery_id, owner=principal.owner)
+
+
+def _seal(settings: Settings) -> Seal:
+    """What a new secret is stored under; in production never as it is."""
+    if settings.environment == "production" and not settings.webhook_keys:
+        raise WebhooksUnavailable(detail="WEBHOOK_KEY is not set: the secret would be stored as it is.")
+    return Seal(settings.webhook_keys)
 
 
 WebhookIdHeader = Annotated[

@@ -27,6 +27,7 @@ NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 
 Perform = Callable[..., Any]
 KeyPolicy = Literal["optional", "required"]
+SubmitScope = Literal["runs:write", "admin"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Action:
     limit: Limit | None = None
     idempotency: KeyPolicy = "optional"
     """Whether a request for a run must come with an `Idempotency-Key`."""
+    scope: SubmitScope = "runs:write"
+    """What a request for a run must be allowed."""
 
     def check(self, params: dict[str, Any]) -> dict[str, Any]:
         """The params as they are stored: valid, in JSON, without what was not sent.
@@ -110,6 +113,7 @@ class Actions(Mapping[str, Action]):
         timeout: float | None = None,
         limit: Limit | None = None,
         idempotency: KeyPolicy = "optional",
+        scope: SubmitScope = "runs:write",
         **options: Any,
     ) -> Callable[[Perform], Task[..., Any, ...]]:
         """Make a function an action.
@@ -122,10 +126,12 @@ class Actions(Mapping[str, Action]):
             limit: how many of its runs may run at once, and how often one may start, over all workers.
             idempotency: `required`, where a run too many costs too much: who submits by a request must send an
                 `Idempotency-Key` with it. Schedules, parents and this program's own code need none.
+            scope: `admin`, where a run touches what is everybody's: only an administrator's request may ask for one.
+                Schedules, parents and this program's own code may, too.
             options: of `procrastinate.App.task`: queue, priority, lock, queueing_lock.
 
         Raises:
-            ValueError: the name cannot be one, or the timeout, or the limit, or the idempotency.
+            ValueError: the name cannot be one, or the timeout, or the limit, the idempotency or the scope.
             TypeError: a parameter or the result has no type hint, or a plain function cannot be called in a child
                 process.
         """
@@ -134,6 +140,8 @@ class Actions(Mapping[str, Action]):
             raise ValueError(f"A timeout is a number of seconds greater than 0, not {timeout!r}.")
         if idempotency not in get_args(KeyPolicy):
             raise ValueError(f"Idempotency is 'optional' or 'required', not {idempotency!r}.")
+        if scope not in get_args(SubmitScope):
+            raise ValueError(f"The scope is 'runs:write' or 'admin', not {scope!r}.")
 
         def decorate(function: Perform) -> Task[..., Any, ...]:
             action = self._register(name or function.__name__, function, retry or Retry(), options)
@@ -142,7 +150,9 @@ class Actions(Mapping[str, Action]):
             if limit is not None:
                 _check(limit, action)
                 self._app.limits[action.name] = limit
-            self._actions[action.name] = replace(action, timeout=timeout, limit=limit, idempotency=idempotency)
+            self._actions[action.name] = replace(
+                action, timeout=timeout, limit=limit, idempotency=idempotency, scope=scope
+            )
             return action.task
 
         return decorate

@@ -10,7 +10,15 @@ from procrastinate import exceptions
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.errors import AlreadyQueued, Fault, IdempotencyInFlight, IdempotencyKeyMissing, InvalidInput, Refused
+from app.errors import (
+    AlreadyQueued,
+    Fault,
+    Forbidden,
+    IdempotencyInFlight,
+    IdempotencyKeyMissing,
+    InvalidInput,
+    Refused,
+)
 from app.runs import keys
 from app.runs.actions import Action, Actions
 from app.runs.idempotency import Idempotency
@@ -43,6 +51,8 @@ class Origin:
     actor: str | None = None
     route: str | None = None
     webhooks: frozenset[str] = frozenset()
+    is_admin: bool = False
+    """Whether an administrator asks."""
     sent: BaseModel | None = None
     """What came with the key, if that was not the request itself."""
 
@@ -77,6 +87,7 @@ async def accept(intake: Intake, action: Action, request: RunCreate, origin: Ori
     Both are inserted by one statement, with the task's own defaults, as `Task.defer_async` would insert the job.
 
     Raises:
+        Forbidden: runs of the action are for administrators to ask for.
         IdempotencyKeyMissing: the action requires a key, and the request has none.
         InvalidInput: the params do not fit the action's input.
         AlreadyQueued: a run with the same queueing lock is waiting.
@@ -174,6 +185,8 @@ def _outcome(stored: Stored | BaseException) -> BatchItem | Problem:
 
 def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
     """The request, checked, with what the task says where it is silent."""
+    if action.scope == "admin" and origin.is_request and not origin.is_admin:
+        raise Forbidden(detail=f"Runs of {action.name} are submitted with the scope admin.")
     if action.idempotency == "required" and origin.is_request and origin.key is None:
         raise IdempotencyKeyMissing(
             detail=f"Send an Idempotency-Key: {action.name} requires it, so that a request sent twice makes one run."

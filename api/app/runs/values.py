@@ -23,6 +23,21 @@ def check_storable(value: Any, pointer: str) -> None:
         raise InvalidInput(errors=[_below(pointer, fault)])
 
 
+def has_more_than(most: int, value: Any) -> bool:
+    """Whether there are more values in it than that, itself and the keys of objects among them."""
+    level: list[Any] = [value]
+    while level and (most := most - len(level)) >= 0:
+        below: list[Any] = []
+        for each in level:
+            if type(each) is dict:
+                below += each
+                below += each.values()
+            elif type(each) is list:
+                below += each
+        level = below
+    return most < 0
+
+
 def storable_text(text: str) -> str:
     """The text without what the database cannot store."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")

@@ -27,6 +27,12 @@ async def insert_endpoint(connection: AsyncConnection, **values: Any) -> Endpoin
     return (await connection.execute(statement)).one()
 
 
+async def lock_endpoints(connection: AsyncConnection, *, owner: str | None) -> None:
+    """Let nobody else make an endpoint of this owner until the end of the transaction."""
+    statement = text("SELECT pg_advisory_xact_lock(hashtextextended('runledger.webhooks:' || :owner, 0))")
+    await connection.execute(statement, {"owner": owner or ""})
+
+
 async def count_endpoints(connection: AsyncConnection, *, owner: str | None) -> int:
     """How many there are of exactly this owner."""
     statement = select(func.count()).where(WebhookEndpoint.owner.is_not_distinct_from(owner))

@@ -45,6 +45,7 @@ async def create(
         raise InvalidInput(errors=[Fault(pointer="/url", detail=str(error), type="url_not_allowed")]) from error
     secret = _new_secret()
     async with engine.begin() as connection:
+        await queries.lock_endpoints(connection, owner=owner)
         if await queries.count_endpoints(connection, owner=owner) >= MOST_ENDPOINTS:
             raise TooManyWebhooks(detail=f"You have {MOST_ENDPOINTS} webhook endpoints. Delete one first.")
         row = await queries.insert_endpoint(

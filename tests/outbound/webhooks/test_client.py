@@ -82,6 +82,15 @@ async def test_a_redirect_is_an_answer() -> None:
         assert elsewhere.got == []
 
 
+async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with receiver(200) as proxy, receiver(200) as there:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        await send(there.url)
+        assert (len(there.got), len(proxy.got)) == (1, 0)
+
+
 async def test_an_answer_without_end_is_not_read() -> None:
     async def endless(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n")

@@ -16,17 +16,13 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
-from ssrfguard import (
-    BlockedAddressError,
-    Policy,
-    SSRFGuardError,
-)
+from ssrfguard import BlockedAddressError, Policy
 
 from app.errors import RateLimited, Rejected, Unavailable
 from app.observability import tracing
 from app.outbound.pace import Pace
 from app.outbound.patience import retry_after
-from app.outbound.web.guard import MAX_URL_LENGTH, GuardedNetwork, GuardedTransport, web_policy
+from app.outbound.web.guard import GuardedNetwork, GuardedTransport, checked_url, web_policy
 from app.outbound.web.hosts import Hosts
 from app.outbound.web.page import Page, Validators, conditions, content_type, read_page
 from app.outbound.web.played import PlayedHost
@@ -104,7 +100,7 @@ class WebClient:
             Rejected: it does not, or `url` may not be fetched anyway.
             Unavailable: robots.txt cannot be read now.
         """
-        await self._robots.check(str(self._checked(url)))
+        await self._robots.check(str(checked_url(url, self._policy)))
 
     async def crawl_pace(self, url: str, per_second: float) -> float:
         """How many pages of the site of `url` a crawl may ask for in a second: `per_second`, or less by its robots.txt.
@@ -113,7 +109,7 @@ class WebClient:
             Rejected: `url` may not be fetched anyway.
             Unavailable: robots.txt cannot be read now.
         """
-        delay = await self._robots.delay(str(self._checked(url)))
+        delay = await self._robots.delay(str(checked_url(url, self._policy)))
         return 1 / max(delay, 1 / per_second)
 
     async def wait_turn(self, url: str, per_second: float) -> None:
@@ -122,7 +118,7 @@ class WebClient:
         Raises:
             Rejected: `url` may not be fetched anyway.
         """
-        await self._pace.turn(self._checked(url).host, 1 / per_second)
+        await self._pace.turn(checked_url(url, self._policy).host, 1 / per_second)
 
     async def _read_robots(self, url: str) -> str:
         async with self._get(url, ("*/*",), MAX_SECONDS) as response:
@@ -142,14 +138,14 @@ class WebClient:
         self, url: str, accept: tuple[str, ...], timeout: float, known: Validators | None = None
     ) -> AsyncGenerator[httpx2.Response]:
         """The headers of the last answer in a chain of redirects; its body can still be streamed."""
-        target, deadline = self._checked(url), asyncio.get_running_loop().time() + timeout
+        target, deadline = checked_url(url, self._policy), asyncio.get_running_loop().time() + timeout
         for _ in range(1 + MAX_REDIRECTS):
             headers = {"Accept": ", ".join(accept), **conditions(known, target)}
             async with self._ask(target, headers, deadline) as response:
                 if not response.has_redirect_location:
                     yield response
                     return
-            target = self._checked(response.headers["Location"], base=target)
+            target = checked_url(response.headers["Location"], self._policy, base=target)
         raise Rejected(f"{target.host} redirects more than {MAX_REDIRECTS} times. Give the final URL.")
 
     @contextlib.asynccontextmanager
@@ -164,20 +160,6 @@ class WebClient:
             async with asyncio.timeout_at(deadline):
                 async with self._http.stream("GET", target, headers=headers | trace) as response:
                     yield response
-
-    def _checked(self, url: str, base: httpx2.URL | None = None) -> httpx2.URL:
-        """The URL as it will be sent, which is also the one that is checked."""
-        try:
-            target = base.join(url) if base else httpx2.URL(url)
-            self._policy.check_url(str(target))
-        # Not chained: the reasons quote the URL, with the password that may be in it.
-        except (httpx2.InvalidURL, SSRFGuardError, ValueError):
-            where = f"{base.host} redirects to a URL that" if base else "This URL"
-            raise Rejected(
-                f"{where} may not be fetched. Give an http or https URL of a public site, on port 80 or 443, "
-                f"without user name and password, of at most {MAX_URL_LENGTH} characters."
-            ) from None
-        return target
 
 
 @contextlib.asynccontextmanager

@@ -13,6 +13,7 @@ from typing import cast
 import anyio.to_thread
 import httpcore2
 import httpx2
+from pydantic import AfterValidator, HttpUrl
 from ssrfguard import (
     DEFAULT_DENIED,
     Address,
@@ -21,9 +22,12 @@ from ssrfguard import (
     Policy,
     Reach,
     Resolver,
+    SSRFGuardError,
     Target,
     resolve,
 )
+
+from app.errors import Rejected
 
 MAX_URL_LENGTH = 2048
 
@@ -46,6 +50,38 @@ def web_policy(*, allow_private: bool) -> Policy:
         allowed_ports=frozenset(range(1, 65536) if allow_private else (80, 443)),
         max_url_length=MAX_URL_LENGTH,
     )
+
+
+def checked_url(url: str, policy: Policy, base: httpx2.URL | None = None) -> httpx2.URL:
+    """The URL as it will be sent, which is also the one that is checked; `base` has redirected to it.
+
+    Raises:
+        Rejected: it may not be fetched. Where its name leads is seen when it is.
+    """
+    try:
+        target = base.join(url) if base else httpx2.URL(url)
+        policy.check_url(str(target))
+    # Not chained: the reasons quote the URL, with the password that may be in it.
+    except (httpx2.InvalidURL, SSRFGuardError, ValueError):
+        where = f"{base.host} redirects to a URL that" if base else "This URL"
+        raise Rejected(
+            f"{where} may not be fetched. Give an http or https URL of a public site, on port 80 or 443, "
+            f"without user name and password, of at most {MAX_URL_LENGTH} characters."
+        ) from None
+    return target
+
+
+def fetchable(policy: Policy) -> AfterValidator:
+    """What makes a URL that may not be fetched invalid input."""
+
+    def check(url: HttpUrl) -> HttpUrl:
+        try:
+            checked_url(str(url), policy)
+        except Rejected as refusal:
+            raise ValueError(str(refusal)) from None
+        return url
+
+    return AfterValidator(check)
 
 
 class GuardedNetwork(httpcore2.AsyncNetworkBackend):
