@@ -86,6 +86,7 @@ def create_app(
         webhooks=webhooks.events,
         redirect_slashes=False,
         generate_unique_id_function=contract.operation_id,
+        telemetry={"exclude": health.is_probe},
     )
     for door in DOORS:
         app.include_router(door.router)

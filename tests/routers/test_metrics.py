@@ -17,11 +17,26 @@ async def lines(api: httpx2.AsyncClient) -> list[str]:
     return answer.text.splitlines()
 
 
+async def counted_routes(api: httpx2.AsyncClient) -> set[str]:
+    """The routes that have been asked since somebody asked for metrics."""
+    counts = [line for line in await lines(api) if line.startswith("http_server_request_duration_seconds_count")]
+    return {line.partition('http_route="')[2].partition('"')[0] for line in counts}
+
+
 async def test_requests_are_counted_from_the_first_question_on(api: httpx2.AsyncClient) -> None:
     assert any(line.startswith("process_cpu_seconds_total ") for line in await lines(api))
-    await api.get("/livez")
-    counts = [line for line in await lines(api) if line.startswith("http_server_request_duration_seconds_count")]
-    assert any('http_route="/livez"' in line for line in counts)
+    await api.get("/actions")
+    assert "/actions" in await counted_routes(api)
+
+
+async def test_probes_are_not_counted(api: httpx2.AsyncClient) -> None:
+    await lines(api)
+    for probe in ("/livez", "/readyz", "/readyz?verbose", "/healthz", "/startupz", "/health"):
+        assert (await api.get(probe)).status_code == 200
+    await api.get("/actions")
+    routes = await counted_routes(api)
+    assert "/actions" in routes
+    assert routes.isdisjoint({"/livez", "/readyz", "/healthz", "/startupz", "/health"})
 
 
 async def test_a_service_that_fails_is_seen_by_its_name(api: httpx2.AsyncClient) -> None:

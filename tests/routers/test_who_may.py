@@ -20,8 +20,8 @@ from app.main import create_app
 from app.routers.strict import StrictRoute, access_of
 
 OPEN = {
-    "/", "/livez", "/readyz", "/health", "/docs", "/docs/oauth2-redirect", "/static-offline-docs", "/openapi.json",
-    "/problems/{slug}", "/files/{key:any}",
+    "/", "/livez", "/readyz", "/healthz", "/startupz", "/health", "/docs", "/docs/oauth2-redirect",
+    "/static-offline-docs", "/openapi.json", "/problems/{slug}", "/files/{key:any}",
 }  # fmt: skip
 """What everybody may see; of files, with the signature in their URL."""
 
