@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Set
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -46,7 +47,7 @@ from app.routers.headers import (
     seconds_to_wait,
     when_to_look_again,
 )
-from app.routers.security import Principal, Reads, Submits, Writes, check_may_submit
+from app.routers.security import Principal, Reads, Submits, check_may_submit
 from app.routers.services import Services
 from app.routers.strict import StrictRoute
 from app.runs import service, submission
@@ -120,15 +121,16 @@ async def submit_run(body: RunCreate, principal: Submits, request: Request, resp
         TooBusy,
     ),
 )
-async def submit_runs(body: RunBatch, services: ServicesDep, principal: Writes, request: Request) -> Response:
+async def submit_runs(body: RunBatch, services: ServicesDep, principal: Submits, request: Request) -> Response:
     """Submit up to 1,000 runs. Each is accepted or refused by itself; those accepted are stored when this answers.
 
     An `Idempotency-Key` holds for each of them at its place: sent again, those that were stored are the same runs.
-    Without it, those whose action requires a key are refused.
+    Without it, those whose action requires a key are refused; so are those whose action you may not submit.
     """
     named = {run["webhook"] for run in body.runs if isinstance(run, dict) and isinstance(run.get("webhook"), str)}
     source = await with_webhooks(origin(principal, request), services, named)
-    outcomes = await submission.submit_all(services.intake, services.actions, body.runs, source)
+    check = functools.partial(check_may_submit, principal)
+    outcomes = await submission.submit_all(services.intake, services.actions, body.runs, source, check=check)
     items = [each if isinstance(each, BatchItem) else BatchItem(error=document(each)) for each in outcomes]
     # A thousand of them are not checked a second time.
     return Response(BatchAccepted(items=items).model_dump_json(exclude_unset=True), 202, media_type="application/json")

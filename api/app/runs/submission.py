@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,13 +125,14 @@ async def submitted_before(connection: AsyncConnection, origin: Origin) -> str |
 
 
 async def submit_all(
-    intake: Intake, actions: Actions, requests: list[Any], origin: Origin = HERE
+    intake: Intake, actions: Actions, requests: list[Any], origin: Origin, *, check: Callable[[str], None]
 ) -> list[BatchItem | Problem]:
     """Accept requests one by one, storing together those that can be.
 
     Args:
         requests: JSON; each should be a `RunCreate`.
         origin: with a key, each request has that key and its number.
+        check: raises the problem of an action whose runs may not be submitted.
 
     Returns:
         For each request the id of its run, or the problem that kept it out.
@@ -138,16 +140,18 @@ async def submit_all(
     Raises:
         ConnectorException: the database did not answer; some runs may have been stored.
     """
-    prepared = [_prepared_or_problem(actions, n, request, origin) for n, request in enumerate(requests)]
+    prepared = [_prepared_or_problem(actions, n, request, origin, check) for n, request in enumerate(requests)]
     stored = iter(await intake.store_all([run for run in prepared if isinstance(run, tuple)]))
     return [_outcome(next(stored)) if isinstance(run, tuple) else run for run in prepared]
 
 
 def _prepared_or_problem(
-    actions: Actions, number: int, request: Any, origin: Origin
+    actions: Actions, number: int, request: Any, origin: Origin, check: Callable[[str], None]
 ) -> tuple[NewRun, Unique | None] | Problem:
     try:
         checked = RunCreate.model_validate(request)
+        # Before it is looked up: who may not submit it is not told whether it is there.
+        check(checked.action)
         if origin.key is not None:
             origin = replace(origin, key=origin.key.of_item(number))
         return _prepared(actions.named(checked.action), checked, origin), checked.unique
