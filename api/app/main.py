@@ -27,6 +27,7 @@ from app.routers import (
     jobs,
     metrics,
     queues,
+    results,
     runs,
     schedules,
     tasks,
@@ -50,7 +51,7 @@ Every error is a problem document ([RFC 9457](https://www.rfc-editor.org/rfc/rfc
 """
 
 DOORS = (
-    *(runs, events, changes, health, metrics),
+    *(runs, results, events, changes, health, metrics),
     *(why, queues, workers, schedules, dead_letters),
     *(actions, jobs, tasks, adventures, webhooks, files, audit),
 )

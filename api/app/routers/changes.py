@@ -42,6 +42,7 @@ async def cancel_run(run_id: RunId, services: ServicesDep, principal: Writes, re
     """Cancel a run: at once if it waits, else as soon as its worker has heard. Asked again, it answers the same."""
     run = await service.cancel(services.engine, services.manager, run_id, owner=principal.owner)
     response.status_code = 200 if run.state.is_final else 202
+    when_to_look_again(run, response)
     return run
 
 

@@ -54,6 +54,7 @@ HEADERS: dict[tuple[str, str], dict[str, str]] = {
     ("submitRun", "200"): _ENDED | _RETRY_AFTER | _REPLACED,
     ("runAction", "202"): _ACCEPTED | _CANONICAL,
     ("runAction", "200"): _ENDED | _CANONICAL,
+    ("cancelRun", "202"): _RETRY_AFTER,
     ("retryRun", "202"): _RETRY_AFTER,
     ("replayRun", "202"): _ACCEPTED,
     ("replayRun", "200"): _ENDED,

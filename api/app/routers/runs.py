@@ -22,10 +22,8 @@ from app.errors import (
     InvalidCursor,
     InvalidIdempotencyKey,
     InvalidInput,
-    NoResult,
     NotUnique,
     QuotaExceeded,
-    RunNotFinished,
     RunNotFound,
     TooBusy,
     Unauthorized,
@@ -43,7 +41,6 @@ from app.routers.headers import (
     idempotency,
     link_pages,
     matches,
-    patience,
     seconds_to_wait,
     when_to_look_again,
 )
@@ -54,7 +51,6 @@ from app.runs import service, submission
 from app.runs.events import wait_for
 from app.runs.problems import document
 from app.runs.schemas import BatchAccepted, BatchItem, RunBatch, RunCreate, RunPage, RunQuery, RunRead
-from app.runs.state import RunState
 from app.runs.stored import Found
 from app.runs.submission import Accepted, Origin
 from app.webhooks.service import nameable
@@ -193,22 +189,6 @@ async def get_run(
     if include is None:
         return run.model_dump()
     return run.model_dump() | {"traceback": await service.get_traceback(services.engine, run_id, owner=principal.owner)}
-
-
-@router.get(
-    "/{run_id}/result",
-    operation_id="getRunResult",
-    responses={200: {"description": "What the action returned: any JSON."}}
-    | problems(Unauthorized, Forbidden, RunNotFound, RunNotFinished, NoResult),
-)
-async def get_result(run_id: RunId, services: ServicesDep, principal: Reads) -> Any:
-    """What a run that succeeded has returned, and nothing else."""
-    run = await service.get(services.engine, run_id, owner=principal.owner)
-    if (seconds := patience(run)) is not None:
-        raise RunNotFinished(detail=f"The run is {run.state}.", state=run.state, retry_after=seconds)
-    if run.state is not RunState.SUCCEEDED:
-        raise NoResult(detail=f"The run is {run.state}.", state=run.state, error=run.error)
-    return run.result
 
 
 async def accept(
