@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import AlreadyQueued, Fault, IdempotencyInFlight, IdempotencyKeyMissing, InvalidInput, Refused
+from app.observability.messaging import count_accepted
 from app.runs import keys
 from app.runs.actions import Action, Actions
 from app.runs.idempotency import Idempotency
@@ -92,6 +93,8 @@ async def accept(intake: Intake, action: Action, request: RunCreate, origin: Ori
         stored = await intake.store(run, request.unique)
     except exceptions.UniqueViolation as error:
         raise AlreadyQueued(detail=ALREADY_QUEUED, run_id=await intake.queued_run(run)) from error
+    if stored.found is Found.NEW:
+        count_accepted(action.name)
     return Accepted(read_run(stored.run), stored.found, stored.replaced)
 
 
@@ -105,7 +108,9 @@ async def submit_within(
         IdempotencyInFlight: another request with the key is being stored.
         QuotaExceeded: too many runs of this owner wait.
     """
-    return read_run((await intake.store_within(connection, _prepared(action, request, origin))).run)
+    stored = await intake.store_within(connection, _prepared(action, request, origin))
+    count_accepted(action.name)
+    return read_run(stored.run)
 
 
 async def submitted_before(connection: AsyncConnection, origin: Origin) -> str | None:
@@ -142,7 +147,7 @@ async def submit_all(
     """
     prepared = [_prepared_or_problem(actions, n, request, origin, check) for n, request in enumerate(requests)]
     stored = iter(await intake.store_all([run for run in prepared if isinstance(run, tuple)]))
-    return [_outcome(next(stored)) if isinstance(run, tuple) else run for run in prepared]
+    return [_outcome(run[0], next(stored)) if isinstance(run, tuple) else run for run in prepared]
 
 
 def _prepared_or_problem(
@@ -164,9 +169,11 @@ def _prepared_or_problem(
         return problem
 
 
-def _outcome(stored: Stored | BaseException) -> BatchItem | Problem:
+def _outcome(asked: NewRun, stored: Stored | BaseException) -> BatchItem | Problem:
     match stored:
-        case Stored(run=run, replaced=replaced):
+        case Stored(run=run, found=found, replaced=replaced):
+            if found is Found.NEW:
+                count_accepted(asked["action"])
             return BatchItem(id=run["id"]) if replaced is None else BatchItem(id=run["id"], replaced=replaced)
         case exceptions.UniqueViolation():
             return AlreadyQueued(detail=ALREADY_QUEUED)
