@@ -18,7 +18,7 @@ _processed = _meter.create_histogram(
     "messaging.process.duration",
     unit="s",
     description="How long attempts took, by action and by how they ended",
-    explicit_bucket_boundaries_advisory=[0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600],
+    explicit_bucket_boundaries_advisory=[0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0],
 )
 
 
