@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import AlreadyQueued, Fault, IdempotencyInFlight, IdempotencyKeyMissing, InvalidInput, Refused
+from app.observability import tracing
 from app.observability.messaging import count_accepted
 from app.runs import keys
 from app.runs.actions import Action, Actions
@@ -90,7 +91,10 @@ async def accept(intake: Intake, action: Action, request: RunCreate, origin: Ori
     """
     run = _prepared(action, request, origin)
     try:
-        stored = await intake.store(run, request.unique)
+        with tracing.sending(run["queue"]) as sent:
+            run["trace_context"] = sent.carried(origin.trace_context)
+            stored = await intake.store(run, request.unique)
+            sent.name(stored.run["id"], stored.run["job_id"])
     except exceptions.UniqueViolation as error:
         raise AlreadyQueued(detail=ALREADY_QUEUED, run_id=await intake.queued_run(run)) from error
     if stored.found is Found.NEW:
@@ -108,7 +112,11 @@ async def submit_within(
         IdempotencyInFlight: another request with the key is being stored.
         QuotaExceeded: too many runs of this owner wait.
     """
-    stored = await intake.store_within(connection, _prepared(action, request, origin))
+    run = _prepared(action, request, origin)
+    with tracing.sending(run["queue"]) as sent:
+        run["trace_context"] = sent.carried(origin.trace_context)
+        stored = await intake.store_within(connection, run)
+        sent.name(stored.run["id"], stored.run["job_id"])
     count_accepted(action.name)
     return read_run(stored.run)
 
@@ -146,7 +154,13 @@ async def submit_all(
         ConnectorException: the database did not answer; some runs may have been stored.
     """
     prepared = [_prepared_or_problem(actions, n, request, origin, check) for n, request in enumerate(requests)]
-    stored = iter(await intake.store_all([run for run in prepared if isinstance(run, tuple)]))
+    accepted = [run for run in prepared if isinstance(run, tuple)]
+    queues = {run["queue"] for run, _ in accepted}
+    with tracing.sending(queues.pop() if len(queues) == 1 else None, len(accepted)) as sent:
+        carried = sent.carried(origin.trace_context)
+        for run, _ in accepted:
+            run["trace_context"] = carried
+        stored = iter(await intake.store_all(accepted))
     return [_outcome(run[0], next(stored)) if isinstance(run, tuple) else run for run in prepared]
 
 
@@ -202,7 +216,6 @@ def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
         "start_deadline": request.start_deadline and request.start_deadline.isoformat(),
         "tags": request.tags,
         "max_attempts": request.max_attempts or run["max_attempts"],
-        "trace_context": origin.trace_context,
         "owner": origin.owner,
         "webhook": request.webhook,
         "replay_of": origin.replay_of,
