@@ -14,6 +14,7 @@ from app import __version__
 from app.config import Settings, get_settings
 from app.engine.app import App
 from app.observability.logging import configure_logging
+from app.observability.probes import is_probe
 from app.routers import (
     actions,
     adventures,
@@ -87,7 +88,7 @@ def create_app(
         webhooks=webhooks.events,
         redirect_slashes=False,
         generate_unique_id_function=contract.operation_id,
-        telemetry={"exclude": health.is_probe},
+        telemetry={"exclude": is_probe},
     )
     for door in DOORS:
         app.include_router(door.router)

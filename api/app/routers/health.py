@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi_rfc9457.server import problems
 from pydantic import BaseModel, Field
-from starlette.types import Scope
 
 from app.errors import DatabaseBehind, DatabaseUnavailable
 from app.routers.dependencies import ServicesDep
@@ -15,8 +14,6 @@ from app.routers.readiness import ALIVE, Check, Examination, examine
 from app.routers.strict import StrictRoute
 
 router = APIRouter(tags=["health"], route_class=StrictRoute)
-
-PROBES = frozenset({"/livez", "/readyz", "/healthz", "/startupz", "/health"})
 
 Verbose = Annotated[
     str | None,
@@ -76,11 +73,6 @@ async def health(services: ServicesDep) -> Health:
     if problem := (await examine(services)).problem:
         raise problem
     return Health(status="healthy")
-
-
-def is_probe(scope: Scope) -> bool:
-    """Whether a request asks for health: several a minute from each probe, about which nobody wants to hear."""
-    return scope["type"] == "http" and scope["path"] in PROBES
 
 
 def _told(found: Examination, probe: str) -> Response:
