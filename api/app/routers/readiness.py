@@ -59,8 +59,8 @@ async def examine(services: Services) -> Examination:
     """Look at everything; without a database there is nothing else to look at."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            usage = await notify_queue_usage(SQLAlchemyAsyncConnector(services.engine, timeout=PATIENCE_SECONDS))
             missing = await missing_revisions(services.engine)
+            usage = await notify_queue_usage(SQLAlchemyAsyncConnector(services.engine, timeout=PATIENCE_SECONDS))
     except DATABASE_ERRORS as error:
         if (problem := database_problem(error)) is None:
             raise
