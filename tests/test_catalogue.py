@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from app.catalogue import table
 from app.config import ROOT
+from app.routers.actions import example_of
 from app.tasks import action, procrastinate_app
 
 
@@ -17,3 +20,8 @@ def test_it_has_a_row_for_every_action_with_what_it_promises() -> None:
     assert rows.keys() == set(action)
     assert "| `url` | ScrapedPage | `default` | 5 |" in rows["scrape_page"]
     assert "`17 3 * * *` UTC" in rows["prune_ledger"]
+
+
+@pytest.mark.parametrize("name", sorted(action))
+def test_every_action_has_an_example_that_fits(name: str) -> None:
+    action[name].check(example_of(action[name].input))

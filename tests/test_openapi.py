@@ -32,7 +32,7 @@ OPERATIONS = [
 ]
 EVERY_OPERATION = pytest.mark.parametrize("operation", OPERATIONS)
 # What callers and actions fill in as they like; everything else has a shape that can be said.
-OPEN = {"params", "payload", "input", "result", "output", "error", "data", "input_schema", "output_schema"}
+OPEN = {"params", "payload", "input", "result", "output", "error", "data", "input_schema", "output_schema", "example"}
 # They answer 202 about something that the caller knows already, or about many.
 NOT_A_NEW_THING = {"cancelRun", "retryRun", "submitRuns", "redeliver", "signalRun"}
 

@@ -14,6 +14,7 @@ from app import __version__
 from app.config import Settings, get_settings
 from app.engine.app import App
 from app.observability.logging import configure_logging
+from app.observability.probes import is_probe
 from app.routers import (
     actions,
     adventures,
@@ -27,6 +28,7 @@ from app.routers import (
     jobs,
     metrics,
     queues,
+    results,
     runs,
     schedules,
     tasks,
@@ -50,7 +52,7 @@ Every error is a problem document ([RFC 9457](https://www.rfc-editor.org/rfc/rfc
 """
 
 DOORS = (
-    *(runs, events, changes, health, metrics),
+    *(runs, results, events, changes, health, metrics),
     *(why, queues, workers, schedules, dead_letters),
     *(actions, jobs, tasks, adventures, webhooks, files, audit),
 )
@@ -89,6 +91,7 @@ def create_app(
         webhooks=webhooks.events,
         redirect_slashes=False,
         generate_unique_id_function=contract.operation_id,
+        telemetry={"exclude": is_probe},
     )
     for door in DOORS:
         app.include_router(door.router)

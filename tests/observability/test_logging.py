@@ -6,7 +6,10 @@ import json
 import logging
 from typing import Literal
 
+import httpx2
 import pytest
+from tests.support.serving import open_api, serving
+from tests.support.workshop import Workshop
 
 from app.config import Settings
 from app.observability.logging import WithoutArguments, configure_logging
@@ -39,6 +42,22 @@ def test_json_lines_have_the_fields_of_a_run_and_no_others(capsys: pytest.Captur
     line = json.loads(capsys.readouterr().err)
     assert (line["event"], line["level"], line["job_id"]) == ("Succeeded", "info", 7)
     assert "params" not in line
+
+
+async def test_an_access_log_is_without_probes(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        async with open_api(workshop) as app, serving(app) as port, httpx2.AsyncClient() as client:
+            # As uvicorn has its access log on, where it is not told otherwise.
+            logging.getLogger("uvicorn.access").addHandler(logging.StreamHandler())
+            configure_logging(Settings(_env_file=None, log_format="json"))
+            for path in ("/livez", "/readyz?verbose", "/healthz", "/startupz", "/health", "/runs?limit=1"):
+                assert (await client.get(f"http://127.0.0.1:{port}{path}")).status_code == 200
+    finally:
+        root.handlers, root.level = before
+    [told] = [line for line in capsys.readouterr().err.splitlines() if '"uvicorn.access"' in line]
+    assert "/runs?limit=1" in told
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])

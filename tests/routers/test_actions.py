@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import httpx2
 import pytest
+from pydantic import Field
 from tests.support.serving import open_api
 from tests.support.workshop import Workshop
 
@@ -14,7 +17,7 @@ from app.engine.retry import Retry
 @pytest.fixture(autouse=True)
 def actions(workshop: Workshop) -> None:
     @workshop.action()
-    async def greet(name: str) -> dict[str, str]:
+    async def greet(name: Annotated[str, Field(examples=["Ada"])], loudness: int = 1) -> dict[str, str]:
         """Say hello."""
         return {"said": f"hello {name}"}
 
@@ -24,6 +27,7 @@ async def test_the_catalogue_says_what_an_action_takes_and_returns(api: httpx2.A
     assert (action["name"], action["description"], action["queue"]) == ("greet", "Say hello.", "default")
     assert action["input_schema"]["properties"]["name"]["type"] == "string"
     assert action["output_schema"]["type"] == "object"
+    assert action["example"] == {"name": "Ada"}
     assert (await api.get("/actions/greet")).json() == action
     assert (await api.get("/actions/nothing")).status_code == 404
 
@@ -60,6 +64,7 @@ async def test_the_catalogue_says_what_the_runs_of_an_action_are_given(
         "limit": {"concurrency": 2, "rate": {"count": 10, "seconds": 60, "burst": 10}, "by": "customer"},
         "idempotency": "required",
         "scope": "admin",
+        "example": {"customer": "text"},
     }
     greeting = (await api.get("/actions/greet")).json()
     assert (greeting["timeout"], greeting["limit"], greeting["lock"]) == (None, None, None)

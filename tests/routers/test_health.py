@@ -28,6 +28,23 @@ async def test_it_is_alive_ready_and_healthy(api: httpx2.AsyncClient) -> None:
     assert (await api.get("/health")).json() == {"status": "healthy"}
 
 
+async def test_by_its_other_names_readiness_is_the_same(api: httpx2.AsyncClient) -> None:
+    ready = (await api.get("/readyz")).json()
+    for path in ("/healthz", "/startupz"):
+        assert (await api.get(path)).json() == ready | {"notify_queue_usage": pytest.approx(0, abs=0.01)}
+
+
+@pytest.mark.parametrize("query", ["verbose", "verbose=", "verbose=true"])
+async def test_who_asks_for_every_check_gets_a_line_each(api: httpx2.AsyncClient, query: str) -> None:
+    alive = await api.get(f"/livez?{query}")
+    assert alive.headers["content-type"] == "text/plain; charset=utf-8"
+    assert alive.text == "[+]ping ok\nlivez check passed\n"
+    for probe in ("readyz", "healthz", "startupz"):
+        ready = await api.get(f"/{probe}?{query}")
+        checks = "".join(f"[+]{check} ok\n" for check in ("database", "schema", "notify-queue", "listen"))
+        assert (ready.status_code, ready.text) == (200, f"{checks}{probe} check passed\n")
+
+
 @pytest.mark.bell("about whether it is heard")
 async def test_who_hears_no_bell_says_so_until_he_does(
     api: httpx2.AsyncClient, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
@@ -42,12 +59,16 @@ async def test_who_hears_no_bell_says_so_until_he_does(
     async def silent() -> bool:
         return not await warned()
 
+    async def told() -> bool:
+        return "[+]listen ok, but: This process hears no NOTIFY" in (await api.get("/readyz?verbose")).text
+
     assert await silent()
     # No new connections; those that are there stay.
     allow = "UPDATE pg_database SET datallowconn = :allowed WHERE datname = current_database()"
     await workshop.execute(allow, allowed=False)
     await workshop.execute(f"SELECT pg_terminate_backend(pid) FROM (SELECT {listener}) AS listening")
     await eventually(warned)
+    assert await told()
     await workshop.execute(allow, allowed=True)
     await eventually(silent)
 
@@ -70,6 +91,8 @@ async def test_without_a_database_it_is_alive_and_not_ready(api_without_database
     assert (await api_without_database.get("/livez")).status_code == 200
     for request in (
         ("GET", "/readyz"),
+        ("GET", "/healthz"),
+        ("GET", "/startupz"),
         ("GET", "/health"),
         ("GET", "/runs"),
         ("GET", "/runs/run_20200101T000000Z_00000000"),
@@ -80,6 +103,27 @@ async def test_without_a_database_it_is_alive_and_not_ready(api_without_database
         assert (answer.status_code, answer.json()["type"]) == (503, "/problems/database-unavailable"), request
         assert answer.headers["retry-after"] == "1"
         assert "nobody" not in answer.text
+
+
+async def test_the_check_that_fails_is_named_and_nobody_s_address_is(api_without_database: httpx2.AsyncClient) -> None:
+    assert (await api_without_database.get("/livez?verbose")).status_code == 200
+    answer = await api_without_database.get("/readyz?verbose")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    failed, end = answer.text.splitlines()
+    assert failed.startswith("[-]database failed: PostgreSQL does not answer.")
+    assert end == "readyz check failed"
+    assert "127.0.0.1" not in answer.text
+    assert "nobody" not in answer.text
+
+
+async def test_what_holds_beside_what_fails_is_told_too(api_on_empty_database: httpx2.AsyncClient) -> None:
+    answer = await api_on_empty_database.get("/startupz?verbose")
+    assert answer.status_code == 503
+    database, schema, *_, end = answer.text.splitlines()
+    assert database == "[+]database ok"
+    assert schema.startswith("[-]schema failed: The database lacks app_")
+    assert end == "startupz check failed"
 
 
 async def test_a_schema_that_is_behind_is_said(api_on_empty_database: httpx2.AsyncClient) -> None:

@@ -177,7 +177,7 @@ def queries_and_paths() -> Iterator[Row]:
     yield Row("B88 NUL in the name of an action", get("/actions/%00"), 422)
     yield Row("B89 a path that is not UTF-8", get("/runs/%ff"), 422)
     yield Row("B90 an unknown parameter", get(f"/runs?tenant_id={CANARY}"), 422, says="no such parameter")
-    yield Row("B90 … where there are none", get("/livez?a=1"), 422, says="none")
+    yield Row("B90 … where there are none", get("/health?a=1"), 422, says="none")
     yield Row("B91 no credential", request("GET", "/runs"), 401, {"www-authenticate": "bearer"})
     yield Row("B91 no credential, a body", request("POST", "/runs", JSON, body=OK), 401, {"www-authenticate": "bearer"})
     yield Row("B92 a wrong secret", request("GET", "/runs", f"X-ROADMAP-AI-SECRET: {CANARY}"), 401)

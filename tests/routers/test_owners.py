@@ -56,6 +56,7 @@ async def test_a_total_counts_one_s_own_runs(api: httpx2.AsyncClient) -> None:
 
 async def test_another_s_run_is_the_404_of_one_that_is_not_there(api: httpx2.AsyncClient, workshop: Workshop) -> None:
     hers = await submit(api, ADA)
+    never = hers["id"][:-1] + ("0" if hers["id"][-1] != "0" else "1")
     for method, path in (
         ("GET", ""),
         ("GET", "/result"),
@@ -66,10 +67,19 @@ async def test_another_s_run_is_the_404_of_one_that_is_not_there(api: httpx2.Asy
         ("POST", "/signals/approved"),
     ):
         theirs = await api.request(method, f"/runs/{hers['id']}{path}", headers=BOB)
-        nobodys = await api.request(method, f"/runs/run_20200101T000000Z_00000000{path}", headers=BOB)
+        nobodys = await api.request(method, f"/runs/{never}{path}", headers=BOB)
         assert (theirs.status_code, theirs.json() | {"instance": ""}) == (404, nobodys.json() | {"instance": ""}), path
     assert (await workshop.get(hers["id"])).state == "queued"
     assert (await api.get(f"/runs/{hers['id']}", headers=ROOT)).status_code == 200
+
+
+async def test_another_s_old_result_is_gone_like_one_that_never_was(
+    api: httpx2.AsyncClient, workshop: Workshop
+) -> None:
+    await submit(api, ADA)
+    await workshop.execute("UPDATE action_runs SET id = 'run_20200101T000000Z_00000001'")
+    theirs, nobodys = [(await api.get(f"/runs/run_20200101T000000Z_0000000{n}/result", headers=BOB)) for n in (1, 2)]
+    assert (theirs.status_code, theirs.json() | {"instance": ""}) == (410, nobodys.json() | {"instance": ""})
 
 
 @pytest.mark.parametrize("query", ["", "state=queued", "action=echo", "tag=t", "queue=default", "q=hi", "state=failed"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import httpx2
@@ -11,6 +12,7 @@ from tests.support.eventually import eventually
 from tests.support.workshop import Workshop
 
 from app.engine.retry import Retry
+from app.runs import service
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +107,29 @@ async def test_a_result_is_what_was_returned_and_until_then_a_problem(
     failed = await api.get(f"{failing}/result")
     assert (failed.status_code, failed.json()["type"]) == (409, "/problems/no-result")
     assert failed.json()["error"]["detail"] == "no luck"
+
+
+async def test_a_result_that_was_deleted_with_its_run_is_gone(api: httpx2.AsyncClient, workshop: Workshop) -> None:
+    old = "run_20200101T000000Z_00000001"
+    await submit(api)
+    await workshop.drain()
+    await workshop.execute(
+        "UPDATE action_runs SET id = :old, created_at = '2020-01-01 UTC', finished_at = '2020-01-01 UTC'", old=old
+    )
+    young, old = await submit(api), f"/runs/{old}"
+    assert (await api.get(f"{old}/result")).json() == "hi"
+    assert await service.prune(workshop.engine, older_than=timedelta(days=30)) == 1
+    gone = await api.get(f"{old}/result")
+    assert (gone.status_code, gone.json()["type"]) == (410, "/problems/result-expired")
+    assert "30 days after their end" in gone.json()["detail"]
+    assert (await api.get(old)).json()["type"] == "/problems/run-not-found"
+    # What is so young was not deleted: there has been none.
+    assert (await api.get(f"{other(young)}/result")).json()["type"] == "/problems/run-not-found"
+
+
+def other(url: str) -> str:
+    """The URL of a run of the same second that there is not."""
+    return url[:-1] + ("0" if url[-1] != "0" else "1")
 
 
 async def test_the_link_of_a_page_leads_to_the_next_with_the_same_filters(api: httpx2.AsyncClient) -> None:

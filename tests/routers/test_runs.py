@@ -218,6 +218,7 @@ async def test_a_waiting_run_is_cancelled_at_once(api: httpx2.AsyncClient, works
     for _ in range(2):
         answer = await api.post(f"/runs/{run['id']}/cancel")
         assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+        assert "retry-after" not in answer.headers
     await workshop.drain()
     assert (await workshop.get(run["id"])).state == "cancelled"
 
@@ -251,6 +252,7 @@ async def test_a_running_run_is_asked_to_stop_again_and_again_with_the_same_answ
         for _ in range(2):
             answer = await api.post(f"/runs/{run['id']}/cancel")
             assert (answer.status_code, answer.json()["state"]) == (202, "running")
+            assert answer.headers["retry-after"] == "1"
         release.set()
     assert (await workshop.get(run["id"])).state == "cancelled"
 

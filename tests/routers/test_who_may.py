@@ -20,51 +20,51 @@ from app.main import create_app
 from app.routers.strict import StrictRoute, access_of
 
 OPEN = {
-    "/", "/livez", "/readyz", "/health", "/docs", "/docs/oauth2-redirect", "/static-offline-docs", "/openapi.json",
-    "/problems/{slug}", "/files/{key:any}",
+    "/", "/livez", "/readyz", "/healthz", "/startupz", "/health", "/docs", "/docs/oauth2-redirect",
+    "/static-offline-docs", "/openapi.json", "/problems/{slug}", "/files/{key:any}",
 }  # fmt: skip
 """What everybody may see; of files, with the signature in their URL."""
 
 IN = "let in"
-EACH = ("sees", "looks at", "performs", "submits", "changes", "administers")
-"""What a route is for: one that performs an action is also for who may submit runs of that action only. Who looks at a
-run or an endpoint, or changes it, must own it."""
+EACH = ("sees", "looks at", "performs", "repeats", "submits", "changes", "administers")
+"""What a route is for: one that performs an action is also for who may submit runs of that action only; so is one that
+repeats a run, if he may look at it. Who looks at a run or an endpoint, repeats or changes it, must own it."""
 
 TABLE: dict[str, tuple[Any, ...]] = {
-    "nobody":          (401, 401, 401, 401, 401, 401),
-    "the owner":       (IN, IN, IN, IN, IN, 403),
-    "the owner's key": (IN, IN, IN, IN, IN, 403),
-    "the same key in the secret's header": (IN, IN, IN, IN, IN, 403),
-    "another":         (IN, 404, IN, IN, 404, 403),
-    "another's key":   (IN, 404, IN, IN, 404, 403),
-    "the machines":    (IN, 404, IN, IN, 404, 403),
-    "the machines with the previous secret": (IN, 404, IN, IN, 404, 403),
-    "a key from its network": (IN, IN, IN, IN, IN, 403),
-    "a key from a foreign network": (403, 403, 403, 403, 403, 403),
-    "an administrator's key from a foreign network": (403, 403, 403, 403, 403, 403),
-    "a reader":        (IN, IN, 403, 403, 403, 403),
-    "a reader's key":  (IN, IN, 403, 403, 403, 403),
-    "a key for an action": (IN, IN, IN, 403, 403, 403),
-    "a key for another action": (IN, IN, IN, 403, 403, 403),
-    "a token for an action": (403, 403, IN, 403, 403, 403),
-    "an administrator": (IN, IN, IN, IN, IN, IN),
-    "an administrator's key": (IN, IN, IN, IN, IN, IN),
-    "a revoked key":   (401, 401, 401, 401, 401, 401),
-    "an expired key":  (401, 401, 401, 401, 401, 401),
-    "a wrong secret":  (401, 401, 401, 401, 401, 401),
-    "an expired token": (401, 401, 401, 401, 401, 401),
+    "nobody":          (401, 401, 401, 401, 401, 401, 401),
+    "the owner":       (IN, IN, IN, IN, IN, IN, 403),
+    "the owner's key": (IN, IN, IN, IN, IN, IN, 403),
+    "the same key in the secret's header": (IN, IN, IN, IN, IN, IN, 403),
+    "another":         (IN, 404, IN, 404, IN, 404, 403),
+    "another's key":   (IN, 404, IN, 404, IN, 404, 403),
+    "the machines":    (IN, 404, IN, 404, IN, 404, 403),
+    "the machines with the previous secret": (IN, 404, IN, 404, IN, 404, 403),
+    "a key from its network": (IN, IN, IN, IN, IN, IN, 403),
+    "a key from a foreign network": (403, 403, 403, 403, 403, 403, 403),
+    "an administrator's key from a foreign network": (403, 403, 403, 403, 403, 403, 403),
+    "a reader":        (IN, IN, 403, 403, 403, 403, 403),
+    "a reader's key":  (IN, IN, 403, 403, 403, 403, 403),
+    "a key for an action": (IN, IN, IN, IN, 403, 403, 403),
+    "a key for another action": (IN, IN, IN, 403, 403, 403, 403),
+    "a token for an action": (403, 403, IN, 403, 403, 403, 403),
+    "an administrator": (IN, IN, IN, IN, IN, IN, IN),
+    "an administrator's key": (IN, IN, IN, IN, IN, IN, IN),
+    "a revoked key":   (401, 401, 401, 401, 401, 401, 401),
+    "an expired key":  (401, 401, 401, 401, 401, 401, 401),
+    "a wrong secret":  (401, 401, 401, 401, 401, 401, 401),
+    "an expired token": (401, 401, 401, 401, 401, 401, 401),
 }  # fmt: skip
 
 ROUTES = {
     "GET /runs": "sees",
     "POST /runs": "performs",
-    "POST /runs/batch": "submits",
+    "POST /runs/batch": "performs",
     "POST /runs/bulk": "submits",
     "GET /runs/{run_id}": "looks at",
     "GET /runs/{run_id}/events": "looks at",
     "POST /runs/{run_id}/cancel": "changes",
     "POST /runs/{run_id}/retry": "changes",
-    "POST /runs/{run_id}/replay": "changes",
+    "POST /runs/{run_id}/replay": "repeats",
     "POST /runs/{run_id}/signals/{name}": "changes",
     "GET /runs/{run_id}/result": "looks at",
     "GET /runs/{run_id}/why": "looks at",
@@ -267,6 +267,46 @@ async def test_who_may_submit_runs_of_one_action_submits_no_other(
         assert (await call("POST", path, key, json=unknown)).status_code == 403
 
 
+async def test_of_a_batch_who_may_submit_runs_of_one_action_submits_those(app: FastAPI, workshop: Workshop) -> None:
+    call = Caller(app)
+    batch = [
+        {"action": "echo", "params": {"message": "x"}},
+        {"action": "generate_adventure_entry"},
+        {"action": "nothing"},
+        {"action": "echo", "params": {"message": 7}},
+    ]
+    key = bearer(await callers.key(workshop.engine, "ada", "actions:echo"))
+    answer = await call("POST", "/runs/batch", key, json={"runs": batch})
+    first, *others = answer.json()["items"]
+    assert (answer.status_code, set(first)) == (202, {"id"})
+    assert [other["error"]["status"] for other in others] == [403, 403, 422]
+    # Nor is it told which others there are.
+    assert others[0] == others[1]
+    assert await workshop.value("SELECT array_agg(action) FROM action_runs") == ["echo"]
+
+
+async def test_who_may_submit_runs_of_one_action_repeats_those_he_may_look_at(
+    app: FastAPI, workshop: Workshop, everybody: dict[str, dict[str, str]]
+) -> None:
+    call = Caller(app)
+    body = {"action": "echo", "params": {"message": "x"}}
+    run_id = (await call("POST", "/runs", everybody["the owner"], json=body)).json()["id"]
+    for who, status in (
+        ("a key for an action", 202),
+        ("a key for another action", 403),
+        ("a token for an action", 403),
+    ):
+        answer = await call("POST", f"/runs/{run_id}/replay", everybody[who], json={})
+        assert answer.status_code == status, (who, answer.text)
+    assert await workshop.value("SELECT count(*) FROM action_runs WHERE replay_of = :id", id=run_id) == 1
+    # To whom cannot look, a run that there is is like one that there is not.
+    told = [
+        (await call("POST", f"/runs/{id_}/replay", everybody["a token for an action"], json={})).json()["detail"]
+        for id_ in (run_id, "run_20200101T000000Z_00000000")
+    ]
+    assert told[0] == told[1]
+
+
 async def begin_adventure(call: Caller, everybody: dict[str, dict[str, str]]) -> str:
     languages = {"language": "fr", "native_language": "en"}
     return (await call("POST", "/adventures", everybody["the owner"], json=languages)).json()["id"]
@@ -282,7 +322,7 @@ async def test_another_s_run_and_no_run_are_told_apart_by_nobody(
     endpoint = made.json()["id"]
     adventure = await begin_adventure(call, everybody)
     unknown = endpoint[:-4] + ("aaaa" if not endpoint.endswith("aaaa") else "bbbb")
-    for route in (route for route, purpose in ROUTES.items() if purpose in ("looks at", "changes")):
+    for route in (route for route, purpose in ROUTES.items() if purpose in ("looks at", "repeats", "changes")):
         method, path = route.split()
         answers = [
             await call(
@@ -301,7 +341,7 @@ async def test_another_s_run_and_no_run_are_told_apart_by_nobody(
             )
             for run, hook, story in (
                 (run_id, endpoint, adventure),
-                ("run_20200101T000000Z_00000000", unknown, str(UUID(int=0))),
+                (run_id[:-1] + ("0" if run_id[-1] != "0" else "1"), unknown, str(UUID(int=0))),
             )
         ]
         told = [{**answer.json(), "instance": None} for answer in answers]

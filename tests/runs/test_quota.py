@@ -146,6 +146,6 @@ async def test_what_waits_for_a_worker_or_for_its_time_counts_and_what_ended_doe
 
 
 async def test_of_a_batch_as_many_are_accepted_as_fit(intake: Intake, workshop: Workshop) -> None:
-    outcomes = await submission.submit_all(intake, workshop.action, [ECHO] * 5, ADA)
+    outcomes = await submission.submit_all(intake, workshop.action, [ECHO] * 5, ADA, check=lambda _: None)
     assert [type(outcome) for outcome in outcomes] == [*[BatchItem] * 3, QuotaExceeded, QuotaExceeded]
     assert await workshop.value("SELECT count(*) FROM action_runs") == 3

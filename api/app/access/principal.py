@@ -20,7 +20,7 @@ class Scope(StrEnum):
 
 
 _OF_ACTION = re.compile(r"actions:([a-z][a-z0-9_.-]{0,63})")
-"""`actions:echo` allows to submit runs of that action, and nothing else."""
+"""`actions:echo` allows to submit runs of that action, with `runs:read` to replay them, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import signal
 
 import typer
 
-from app.cli import actions, database, doctor, keys, new_action, run, runs, serving, up
+from app.cli import actions, database, doctor, keys, new_action, run, runs, serving, up, worker
 from app.cli.screen import complaints
 
 app = typer.Typer(
@@ -20,8 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (up.up, serving.api, serving.worker, actions.actions, run.run, new_action.new_action, doctor.doctor):
+for command in (up.up, serving.api, actions.actions, run.run, new_action.new_action, doctor.doctor):
     app.command()(command)
+app.add_typer(worker.app, name="worker")
 app.add_typer(runs.app, name="runs")
 app.add_typer(database.app, name="db")
 app.add_typer(keys.app, name="keys")

@@ -1,4 +1,4 @@
-"""What the doctor asks the database."""
+"""What the command line asks the database about the server and its workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ _SERVER_VERSION = text("SELECT current_setting('server_version'), current_settin
 _LIVING_WORKERS = text("""
     SELECT count(*) FROM procrastinate_workers
      WHERE last_heartbeat > now() - CAST(:lease AS float8) * interval '1 second'
+""")
+_SILENCE = text("""
+    SELECT min(extract(epoch FROM now() - beat.last_heartbeat))::float8
+      FROM workers JOIN procrastinate_workers AS beat USING (id)
+     WHERE workers.host = :host
 """)
 _WAITING_RUNS = text("""
     SELECT count(*), extract(epoch FROM max(now() - coalesce(schedule_at, created_at)))::float8
@@ -25,6 +30,11 @@ async def get_server_version(connection: AsyncConnection) -> Row[str, int]:
 async def count_living_workers(connection: AsyncConnection, *, lease: float) -> int:
     """Those heard of within `lease` seconds."""
     return (await connection.execute(_LIVING_WORKERS, {"lease": lease})).scalar_one()
+
+
+async def get_silence(connection: AsyncConnection, *, host: str) -> float | None:
+    """Seconds since a worker of that host was heard of; `None`: there is none."""
+    return (await connection.execute(_SILENCE, {"host": host})).scalar_one()
 
 
 async def count_waiting_runs(connection: AsyncConnection) -> Row[int, float | None]:

@@ -1,9 +1,7 @@
-"""`runledger api` and `runledger worker`: one process each, as a service manager would start it."""
+"""`runledger api`: one process, as a service manager would start it."""
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated
 
 import typer
@@ -54,10 +52,3 @@ def serve(factory: str, host: str, port: int) -> None:
         forwarded_allow_ips=list(get_settings().forwarded_allow_ips),
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-
-
-def worker() -> None:
-    """Perform runs until told to stop."""
-    # Instead of this process, not in it: what a service manager signals is the worker itself.
-    # -P: ours, whatever `app` folder there is where this was started.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "app.worker_main"])  # noqa: S606 - our own module

@@ -1,4 +1,4 @@
-"""One log line for each way that a job can end."""
+"""How jobs ended: a log line each, and a measurement for whoever collects metrics."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import traceback
 from procrastinate.job_context import JobContext
 
 from app.engine.endings import Cancelled, Ending, Failed, Lost, Released, Retried, Succeeded, Waiting
+from app.observability.messaging import measure_attempt
 
 logger = logging.getLogger("app.engine.worker")
 
@@ -17,6 +18,7 @@ def report(context: JobContext, ending: Ending) -> None:
     """Say how a job ended: which one, how long it took, and never its arguments."""
     job = context.job
     seconds = round(time.time() - context.start_timestamp, 3)
+    measure_attempt(job.task_name, type(ending).__name__.lower(), seconds)
     fields = {"job_id": job.id, "action": job.task_name, "attempt": job.attempts + 1, "seconds": seconds}
     match ending:
         case Succeeded():

@@ -11,7 +11,7 @@
     │   ├── AdventureNotFound 404  ChoiceNotFound   422  ChoiceDecided    409
     │   ├── ScheduleNotFound 404   DeadLetterNotFound 404  FileNotFound 404
     │   ├── RunFinal         409   RunNotFailed     409   AlreadyQueued    409   NotUnique 409   NoResult 409
-    │   ├── SignalSent       409
+    │   ├── SignalSent       409   ResultExpired    410
     │   ├── TooManyWebhooks  409   WebhookDisabled  409   DeliveryPending  409
     │   ├── ScheduleExists   409   ScheduleDeclared 409
     │   ├── RequestTooSlow   408   BodyTooLarge     413   UrlTooLong       414   HeadersTooLarge  431
@@ -73,6 +73,7 @@ from app.errors.runs import (
     IdempotencyKeyReused,
     NoResult,
     NotUnique,
+    ResultExpired,
     RunFinal,
     RunNotFailed,
     RunNotFinished,
@@ -145,6 +146,7 @@ __all__ = [
     "Refused",
     "Rejected",
     "RequestTooSlow",
+    "ResultExpired",
     "RunFinal",
     "RunLost",
     "RunNotFailed",

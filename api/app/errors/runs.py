@@ -15,7 +15,7 @@ class UnknownAction(Refused):
 
 
 class RunNotFound(Refused):
-    """There is no run with that id."""
+    """There is no run with that id. Runs that ended longer ago than `RETENTION_DAYS` are deleted."""
 
     title = "Run not found"
     status = 404
@@ -69,6 +69,13 @@ class NoResult(Refused):
     status = 409
     state: str
     error: dict[str, Any] | None = None
+
+
+class ResultExpired(Refused):
+    """The result is kept no longer: runs are deleted `RETENTION_DAYS` after their end. Fetch results sooner."""
+
+    title = "The result has expired"
+    status = 410
 
 
 class IdempotencyKeyReused(Refused):

@@ -12,6 +12,7 @@ from structlog.typing import Processor
 from typing_extensions import override
 
 from app.config import Settings
+from app.observability.probes import WithoutProbes
 from app.observability.redaction import redaction
 
 _CALL = re.compile(r"(?P<job>[\w.:-]+\[(?:\d+|None)\])\(.*\)| - Result: .*", re.DOTALL)
@@ -54,6 +55,7 @@ def configure_logging(settings: Settings) -> None:
     rendering: list[Processor] = as_json if settings.log_format == "json" else [on_a_terminal]
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(WithoutArguments())
+    handler.addFilter(WithoutProbes())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

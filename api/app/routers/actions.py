@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from app.engine.limits import Limit
 from app.errors import Forbidden, RunNotFound, Unauthorized, UnknownAction
+from app.routers.contract import REFERENCE, example
 from app.routers.dependencies import ServicesDep
 from app.routers.doors import say_more, vocabulary
 from app.routers.headers import IDEMPOTENCY_KEY, PREFER
@@ -58,6 +59,7 @@ class ActionRead(BaseModel):
     limit: LimitRead | None
     idempotency: KeyPolicy = Field(description="Whether a request for a run must come with an `Idempotency-Key`.")
     scope: SubmitScope = Field(description="What a request for a run must be allowed.")
+    example: dict[str, Any] = Field(description="Params that fit, to begin with.")
     input_schema: dict[str, Any]
     output_schema: dict[str, Any]
 
@@ -141,6 +143,12 @@ def _limit(limit: Limit) -> LimitRead:
     return LimitRead(concurrency=limit.concurrency, rate=rate, by=limit.by)
 
 
+def example_of(model: type[BaseModel]) -> dict[str, Any]:
+    """What must be given, by the examples of its fields, or else by their types."""
+    schema = model.model_json_schema(ref_template=f"{REFERENCE}{{model}}")
+    return example(schema, schema.get("$defs", {}))
+
+
 def _read(action: Action) -> ActionRead:
     return ActionRead(
         name=action.name,
@@ -154,6 +162,7 @@ def _read(action: Action) -> ActionRead:
         idempotency=action.idempotency,
         scope=action.scope,
         max_attempts=action.retry.max_attempts,
+        example=example_of(action.input),
         input_schema=action.input.model_json_schema(),
         output_schema=action.output.json_schema(mode="serialization"),
     )

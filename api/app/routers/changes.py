@@ -23,7 +23,7 @@ from app.errors import (
 from app.routers.dependencies import ServicesDep
 from app.routers.headers import IDEMPOTENCY_KEY, PREFER, idempotency, when_to_look_again
 from app.routers.runs import SUBMISSION_PROBLEMS, RunId, accept
-from app.routers.security import Writes
+from app.routers.security import Repeats, Writes
 from app.routers.strict import StrictRoute, with_problems
 from app.runs import bulk, service, signals
 from app.runs.schemas import BulkRequest, Matched, Name, RunCreate, RunRead, RunReplay
@@ -42,6 +42,7 @@ async def cancel_run(run_id: RunId, services: ServicesDep, principal: Writes, re
     """Cancel a run: at once if it waits, else as soon as its worker has heard. Asked again, it answers the same."""
     run = await service.cancel(services.engine, services.manager, run_id, owner=principal.owner)
     response.status_code = 200 if run.state.is_final else 202
+    when_to_look_again(run, response)
     return run
 
 
@@ -70,7 +71,7 @@ async def retry_run(run_id: RunId, services: ServicesDep, principal: Writes, res
 async def replay_run(
     run_id: RunId,
     services: ServicesDep,
-    principal: Writes,
+    principal: Repeats,
     request: Request,
     response: Response,
     edited: Annotated[RunReplay | None, Body()] = None,

@@ -11,7 +11,8 @@ from fastapi.routing import APIRoute
 
 Json = dict[str, Any]
 
-_REFERENCE = "#/components/schemas/"
+REFERENCE = "#/components/schemas/"
+"""Where a document's schemas are."""
 
 SERVERS = [{"url": "/", "description": "Where this document was read."}]
 TAGS = {
@@ -54,6 +55,7 @@ HEADERS: dict[tuple[str, str], dict[str, str]] = {
     ("submitRun", "200"): _ENDED | _RETRY_AFTER | _REPLACED,
     ("runAction", "202"): _ACCEPTED | _CANONICAL,
     ("runAction", "200"): _ENDED | _CANONICAL,
+    ("cancelRun", "202"): _RETRY_AFTER,
     ("retryRun", "202"): _RETRY_AFTER,
     ("replayRun", "202"): _ACCEPTED,
     ("replayRun", "200"): _ENDED,
@@ -136,7 +138,7 @@ def complete(document: Json) -> Json:
         # Who receives one checks its signature; nobody authenticates himself.
         for operation in methods.values():
             operation.setdefault("security", [])
-    if f'"{_REFERENCE}ProblemDetail"' not in json.dumps(document):
+    if f'"{REFERENCE}ProblemDetail"' not in json.dumps(document):
         schemas.pop("ProblemDetail", None)
     return document
 
@@ -179,7 +181,7 @@ def operations(document: Json) -> Generator[tuple[str, str, Json]]:
 
 def resolved(schema: Json, schemas: Json) -> Json:
     """The schema itself, where it is referred to."""
-    return schemas[schema["$ref"].removeprefix(_REFERENCE)] if "$ref" in schema else schema
+    return schemas[schema["$ref"].removeprefix(REFERENCE)] if "$ref" in schema else schema
 
 
 def example(schema: Json, schemas: Json) -> Any:

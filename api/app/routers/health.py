@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Request, Response
 from fastapi_rfc9457.server import problems
 from pydantic import BaseModel, Field
 
-from app.engine.connector import SQLAlchemyAsyncConnector
-from app.engine.queries import notify_queue_usage
-from app.engine.rescue import NOTIFY_ALARM
-from app.engine.schema import missing_revisions
 from app.errors import DatabaseBehind, DatabaseUnavailable
 from app.routers.dependencies import ServicesDep
-from app.routers.problems import FIND_THE_LISTENER
+from app.routers.readiness import ALIVE, Check, Examination, examine
 from app.routers.strict import StrictRoute
-from app.runs.lookout import LOOK_AGAIN_SECONDS
 
 router = APIRouter(tags=["health"], route_class=StrictRoute)
 
-PATIENCE_SECONDS = 1.0
-_DEAF = (
-    f"This process hears no NOTIFY: streams are up to {LOOK_AGAIN_SECONDS:g} s late. The log says why; LISTEN needs a "
-    "connection of its own to the server, not one of a pooler."
-)
+Verbose = Annotated[
+    str | None,
+    Query(max_length=5, description="With any value, or none: a line of text for each check; 503 if one has failed."),
+]
+
+
+def _in_lines(example: str) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {"text/plain": {"schema": {"type": "string"}, "example": example}}}}
+
+
+_ALIVE = _in_lines("[+]ping ok\nlivez check passed\n")
+_CHECKS = "[+]database ok\n[+]schema ok\n[+]notify-queue ok\n[+]listen ok\nreadyz check passed\n"
+_READY = _in_lines(_CHECKS) | problems(DatabaseUnavailable, DatabaseBehind)
 
 
 class Health(BaseModel):
@@ -42,33 +45,45 @@ class Readiness(Health):
     warnings: list[str] = Field(description="What somebody should see to soon, each with what to do.")
 
 
-@router.get("/livez", operation_id="livez")
-async def livez() -> Health:
+@router.get("/livez", operation_id="livez", response_model=Health, responses=_ALIVE)
+async def livez(verbose: Verbose = None) -> Any:
     """This process answers."""
-    return Health(status="alive")
+    return Health(status="alive") if verbose is None else _told(ALIVE, "livez")
 
 
-@router.get("/readyz", operation_id="readyz", responses=problems(DatabaseUnavailable, DatabaseBehind))
-async def readyz(services: ServicesDep) -> Readiness:
-    """The database answers within a second, its schema is the one that this code needs, and it takes submissions."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        missing = await missing_revisions(services.engine)
-        database = SQLAlchemyAsyncConnector(services.engine, timeout=PATIENCE_SECONDS)
-        usage = await notify_queue_usage(database)
-    if missing:
-        raise DatabaseBehind(detail=f"The database lacks {', '.join(sorted(missing))}. Run: runledger db upgrade")
-    if usage >= 1:
-        raise DatabaseUnavailable(detail=f"PostgreSQL's NOTIFY queue is full. {FIND_THE_LISTENER}")
-    warnings: list[str] = []
-    if usage > NOTIFY_ALARM:
-        warnings.append(f"PostgreSQL's NOTIFY queue is {usage:.0%} full. {FIND_THE_LISTENER}")
-    if services.lookout.is_deaf:
-        warnings.append(_DEAF)
-    return Readiness(status="ready", notify_queue_usage=usage, warnings=warnings)
+@router.get("/startupz", operation_id="startupz", response_model=Readiness, responses=_READY)
+@router.get("/healthz", operation_id="healthz", response_model=Readiness, responses=_READY)
+@router.get("/readyz", operation_id="readyz", response_model=Readiness, responses=_READY)
+async def readyz(services: ServicesDep, request: Request, verbose: Verbose = None) -> Any:
+    """The database answers within a second, its schema is the one that this code needs, and it takes submissions.
+
+    `/readyz`, `/healthz` and `/startupz` are the same: probes ask by different names.
+    """
+    found = await examine(services)
+    if verbose is not None:
+        return _told(found, request.url.path.removeprefix("/"))
+    if found.problem:
+        raise found.problem
+    return Readiness(status="ready", notify_queue_usage=found.notify_queue_usage, warnings=found.warnings)
 
 
 @router.get("/health", operation_id="health", responses=problems(DatabaseUnavailable, DatabaseBehind))
 async def health(services: ServicesDep) -> Health:
     """The same, in the documents' word."""
-    await readyz(services)
+    if problem := (await examine(services)).problem:
+        raise problem
     return Health(status="healthy")
+
+
+def _told(found: Examination, probe: str) -> Response:
+    """Line by line, as the API server of Kubernetes tells it."""
+    problem = found.problem
+    lines = [*map(_line, found.checks), f"{probe} check {'failed' if problem else 'passed'}", ""]
+    status, headers = (problem.status, problem.response_headers()) if problem else (200, {})
+    return Response("\n".join(lines), status, headers, media_type="text/plain")
+
+
+def _line(check: Check) -> str:
+    if check.problem:
+        return f"[-]{check.name} failed: {check.problem.detail}"
+    return f"[+]{check.name} ok, but: {check.warning}" if check.warning else f"[+]{check.name} ok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Set
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -22,10 +23,8 @@ from app.errors import (
     InvalidCursor,
     InvalidIdempotencyKey,
     InvalidInput,
-    NoResult,
     NotUnique,
     QuotaExceeded,
-    RunNotFinished,
     RunNotFound,
     TooBusy,
     Unauthorized,
@@ -43,18 +42,16 @@ from app.routers.headers import (
     idempotency,
     link_pages,
     matches,
-    patience,
     seconds_to_wait,
     when_to_look_again,
 )
-from app.routers.security import Principal, Reads, Submits, Writes, check_may_submit
+from app.routers.security import Principal, Reads, Submits, check_may_submit
 from app.routers.services import Services
 from app.routers.strict import StrictRoute
 from app.runs import service, submission
 from app.runs.events import wait_for
 from app.runs.problems import document
 from app.runs.schemas import BatchAccepted, BatchItem, RunBatch, RunCreate, RunPage, RunQuery, RunRead
-from app.runs.state import RunState
 from app.runs.stored import Found
 from app.runs.submission import Accepted, Origin
 from app.webhooks.service import nameable
@@ -121,15 +118,16 @@ async def submit_run(body: RunCreate, principal: Submits, request: Request, resp
         TooBusy,
     ),
 )
-async def submit_runs(body: RunBatch, services: ServicesDep, principal: Writes, request: Request) -> Response:
+async def submit_runs(body: RunBatch, services: ServicesDep, principal: Submits, request: Request) -> Response:
     """Submit up to 1,000 runs. Each is accepted or refused by itself; those accepted are stored when this answers.
 
     An `Idempotency-Key` holds for each of them at its place: sent again, those that were stored are the same runs.
-    Without it, those whose action requires a key are refused.
+    Without it, those whose action requires a key are refused; so are those whose action you may not submit.
     """
     named = {run["webhook"] for run in body.runs if isinstance(run, dict) and isinstance(run.get("webhook"), str)}
     source = await with_webhooks(origin(principal, request), services, named)
-    outcomes = await submission.submit_all(services.intake, services.actions, body.runs, source)
+    check = functools.partial(check_may_submit, principal)
+    outcomes = await submission.submit_all(services.intake, services.actions, body.runs, source, check=check)
     items = [each if isinstance(each, BatchItem) else BatchItem(error=document(each)) for each in outcomes]
     # A thousand of them are not checked a second time.
     return Response(BatchAccepted(items=items).model_dump_json(exclude_unset=True), 202, media_type="application/json")
@@ -192,22 +190,6 @@ async def get_run(
     if include is None:
         return run.model_dump()
     return run.model_dump() | {"traceback": await service.get_traceback(services.engine, run_id, owner=principal.owner)}
-
-
-@router.get(
-    "/{run_id}/result",
-    operation_id="getRunResult",
-    responses={200: {"description": "What the action returned: any JSON."}}
-    | problems(Unauthorized, Forbidden, RunNotFound, RunNotFinished, NoResult),
-)
-async def get_result(run_id: RunId, services: ServicesDep, principal: Reads) -> Any:
-    """What a run that succeeded has returned, and nothing else."""
-    run = await service.get(services.engine, run_id, owner=principal.owner)
-    if (seconds := patience(run)) is not None:
-        raise RunNotFinished(detail=f"The run is {run.state}.", state=run.state, retry_after=seconds)
-    if run.state is not RunState.SUCCEEDED:
-        raise NoResult(detail=f"The run is {run.state}.", state=run.state, error=run.error)
-    return run.result
 
 
 async def accept(

@@ -37,9 +37,10 @@ class Access(SecurityBase):
         async def list_runs(principal: Reads): …
     """
 
-    def __init__(self, scope: Scope, *, or_of_an_action: bool = False) -> None:
+    def __init__(self, scope: Scope, *, or_of_an_action: bool = False, who_reads: bool = False) -> None:
         self.scope = scope
         self.or_of_an_action = or_of_an_action
+        self.who_reads = who_reads
         self.scheme_name = _IN_HEADER
         self.model = APIKey.model_validate(
             {
@@ -77,15 +78,25 @@ class Access(SecurityBase):
         return self._allowed(principal)
 
     def _allowed(self, principal: Principal) -> Principal:
-        if not (principal.may(self.scope) or (self.or_of_an_action and principal.actions)):
-            raise Forbidden(detail=f"This needs the scope {self.scope}.")
+        if not (principal.may(self.scope) or self._may_for_an_action(principal)):
+            raise Forbidden(detail=f"This needs the scope {self.scope}{self._or_else}.")
         return principal
+
+    def _may_for_an_action(self, principal: Principal) -> bool:
+        may_look = principal.may(Scope.READ) or not self.who_reads
+        return self.or_of_an_action and bool(principal.actions) and may_look
+
+    @property
+    def _or_else(self) -> str:
+        return f", or {Scope.READ} and actions: with the name of the action" if self.who_reads else ""
 
 
 Reads = Annotated[Principal, Depends(Access(Scope.READ))]
 Writes = Annotated[Principal, Depends(Access(Scope.WRITE))]
 Submits = Annotated[Principal, Depends(Access(Scope.WRITE, or_of_an_action=True))]
 """Who may submit runs, of some actions at least: of which is seen when it is known what is submitted."""
+Repeats = Annotated[Principal, Depends(Access(Scope.WRITE, or_of_an_action=True, who_reads=True))]
+"""The same for a run that is there, which he must be allowed to look at: its replay shows what is in it."""
 Administers = Annotated[Principal, Depends(Access(Scope.ADMIN))]
 
 

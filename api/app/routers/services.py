@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.access.gate import Gate
 from app.access.streams import Streams
 from app.config import Settings
+from app.control.gauges import gauges_told
 from app.control.pulse import Pulse
 from app.engine.app import App
 from app.engine.manager import JobManager
@@ -56,7 +57,7 @@ async def open_services(settings: Settings, queue: App, catalogue: Actions) -> A
     intake = Intake(engine, timeout=settings.db_timeout_seconds, max_queued=settings.max_queued_runs)
     stopping = asyncio.Event()
     lookout = Lookout(engine, timeout=settings.db_timeout_seconds, stopping=stopping)
-    async with open_storage(settings) as storage:
+    async with open_storage(settings) as storage, gauges_told(engine, lease=settings.lease_seconds):
         watching = asyncio.create_task(lookout.run())
         try:
             yield Services(

@@ -150,8 +150,14 @@ class Run:
                     run = await queries.get_run(connection, self.id)
         except ConnectorException as error:
             raise NotBegun from error
-        carried = None if run is None else run.trace_context
-        with tracing.performing(self.action, self.id, self.attempt, carried):
+        if run is None:
+            # It was deleted: what the action writes will tell it.
+            yield
+            return
+        attempt = tracing.Attempt(
+            self.action, self.id, run.job_id, self.attempt, run.queue, self._holder.worker_id, run.parent_id is not None
+        )
+        with tracing.performing(attempt, run.trace_context):
             yield
 
     async def written(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from procrastinate import exceptions
@@ -158,6 +158,15 @@ async def prune(engine: AsyncEngine, *, older_than: timedelta) -> int:
             )
         deleted += batch
     return deleted
+
+
+def may_be_pruned(run_id: str, *, older_than: timedelta) -> bool:
+    """Whether a run of this id that is not there may have been deleted by `prune`: ids tell when it was accepted.
+
+    The same for every id of that time, so that it tells nobody which there have been.
+    """
+    horizon = datetime.now(UTC) - older_than
+    return RUN_ID.fullmatch(run_id) is not None and run_id < f"run_{horizon:%Y%m%dT%H%M%SZ}"
 
 
 async def _row(engine: AsyncEngine, run_id: str, owner: str | None) -> queries.RunRow:

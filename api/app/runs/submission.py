@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,8 @@ from app.errors import (
     InvalidInput,
     Refused,
 )
+from app.observability import tracing
+from app.observability.messaging import count_accepted
 from app.runs import keys
 from app.runs.actions import Action, Actions
 from app.runs.idempotency import Idempotency
@@ -99,9 +102,14 @@ async def accept(intake: Intake, action: Action, request: RunCreate, origin: Ori
     """
     run = _prepared(action, request, origin)
     try:
-        stored = await intake.store(run, request.unique)
+        with tracing.sending(run["queue"]) as sent:
+            run["trace_context"] = sent.carried(origin.trace_context)
+            stored = await intake.store(run, request.unique)
+            sent.name(stored.run["id"], stored.run["job_id"])
     except exceptions.UniqueViolation as error:
         raise AlreadyQueued(detail=ALREADY_QUEUED, run_id=await intake.queued_run(run)) from error
+    if stored.found is Found.NEW:
+        count_accepted(action.name)
     return Accepted(read_run(stored.run), stored.found, stored.replaced)
 
 
@@ -115,7 +123,13 @@ async def submit_within(
         IdempotencyInFlight: another request with the key is being stored.
         QuotaExceeded: too many runs of this owner wait.
     """
-    return read_run((await intake.store_within(connection, _prepared(action, request, origin))).run)
+    run = _prepared(action, request, origin)
+    with tracing.sending(run["queue"]) as sent:
+        run["trace_context"] = sent.carried(origin.trace_context)
+        stored = await intake.store_within(connection, run)
+        sent.name(stored.run["id"], stored.run["job_id"])
+    count_accepted(action.name)
+    return read_run(stored.run)
 
 
 async def submitted_before(connection: AsyncConnection, origin: Origin) -> str | None:
@@ -135,13 +149,14 @@ async def submitted_before(connection: AsyncConnection, origin: Origin) -> str |
 
 
 async def submit_all(
-    intake: Intake, actions: Actions, requests: list[Any], origin: Origin = HERE
+    intake: Intake, actions: Actions, requests: list[Any], origin: Origin, *, check: Callable[[str], None]
 ) -> list[BatchItem | Problem]:
     """Accept requests one by one, storing together those that can be.
 
     Args:
         requests: JSON; each should be a `RunCreate`.
         origin: with a key, each request has that key and its number.
+        check: raises the problem of an action whose runs may not be submitted.
 
     Returns:
         For each request the id of its run, or the problem that kept it out.
@@ -149,16 +164,24 @@ async def submit_all(
     Raises:
         ConnectorException: the database did not answer; some runs may have been stored.
     """
-    prepared = [_prepared_or_problem(actions, n, request, origin) for n, request in enumerate(requests)]
-    stored = iter(await intake.store_all([run for run in prepared if isinstance(run, tuple)]))
-    return [_outcome(next(stored)) if isinstance(run, tuple) else run for run in prepared]
+    prepared = [_prepared_or_problem(actions, n, request, origin, check) for n, request in enumerate(requests)]
+    accepted = [run for run in prepared if isinstance(run, tuple)]
+    queues = {run["queue"] for run, _ in accepted}
+    with tracing.sending(queues.pop() if len(queues) == 1 else None, len(accepted)) as sent:
+        carried = sent.carried(origin.trace_context)
+        for run, _ in accepted:
+            run["trace_context"] = carried
+        stored = iter(await intake.store_all(accepted))
+    return [_outcome(run[0], next(stored)) if isinstance(run, tuple) else run for run in prepared]
 
 
 def _prepared_or_problem(
-    actions: Actions, number: int, request: Any, origin: Origin
+    actions: Actions, number: int, request: Any, origin: Origin, check: Callable[[str], None]
 ) -> tuple[NewRun, Unique | None] | Problem:
     try:
         checked = RunCreate.model_validate(request)
+        # Before it is looked up: who may not submit it is not told whether it is there.
+        check(checked.action)
         if origin.key is not None:
             origin = replace(origin, key=origin.key.of_item(number))
         return _prepared(actions.named(checked.action), checked, origin), checked.unique
@@ -171,9 +194,11 @@ def _prepared_or_problem(
         return problem
 
 
-def _outcome(stored: Stored | BaseException) -> BatchItem | Problem:
+def _outcome(asked: NewRun, stored: Stored | BaseException) -> BatchItem | Problem:
     match stored:
-        case Stored(run=run, replaced=replaced):
+        case Stored(run=run, found=found, replaced=replaced):
+            if found is Found.NEW:
+                count_accepted(asked["action"])
             return BatchItem(id=run["id"]) if replaced is None else BatchItem(id=run["id"], replaced=replaced)
         case exceptions.UniqueViolation():
             return AlreadyQueued(detail=ALREADY_QUEUED)
@@ -204,7 +229,6 @@ def _prepared(action: Action, request: RunCreate, origin: Origin) -> NewRun:
         "start_deadline": request.start_deadline and request.start_deadline.isoformat(),
         "tags": request.tags,
         "max_attempts": request.max_attempts or run["max_attempts"],
-        "trace_context": origin.trace_context,
         "owner": origin.owner,
         "webhook": request.webhook,
         "replay_of": origin.replay_of,

@@ -10,12 +10,15 @@ from app.control.queries.schedules import (
     pause_schedule,
     resume_schedule,
 )
+from app.control.queries.totals import count_jobs, get_totals
 from app.control.queries.workers import list_workers
 
 __all__ = [
+    "count_jobs",
     "delete_schedule",
     "discard_failed_runs",
     "get_facts",
+    "get_totals",
     "insert_schedule",
     "list_dead_jobs",
     "list_dead_letters",

@@ -31,7 +31,10 @@ class Source(BaseModel):
 class EmbedTexts(BaseModel):
     """Texts to be found later: given, or those that a run of `scrape_page` or `scrape_site` has read."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"collection": "library", "texts": ["A lighthouse is a tower with a lamp."]}]},
+    )
 
     collection: Collection
     texts: list[Annotated[str, Field(min_length=1, max_length=10_000)]] | None = Field(
