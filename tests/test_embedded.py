@@ -95,6 +95,17 @@ def test_the_socket_is_in_a_private_folder_with_a_short_path(tmp_path: Path) -> 
     assert len(str(postgres.socket_dir / ".s.PGSQL.5432")) < 100
 
 
+def test_a_folder_for_the_socket_that_somebody_else_has_laid_there_is_refused(data: Path, tmp_path: Path) -> None:
+    postgres = EmbeddedPostgres(data)
+    postgres.socket_dir.symlink_to(tmp_path)
+    try:
+        with pytest.raises(ConfigurationError, match="made by somebody else"):
+            postgres.ensure_running()
+    finally:
+        postgres.socket_dir.unlink()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_cluster_of_a_project_is_in_its_data_folder(testrun: Path) -> None:
     assert cluster_folder(testrun / "project") == testrun / "project" / "postgres"
 

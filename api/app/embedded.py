@@ -15,6 +15,7 @@ import json
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -92,7 +93,7 @@ class EmbeddedPostgres:
 
     def _is_running(self) -> bool:
         pid = self._server_pid()
-        return pid is not None and _is_alive(pid) and self.socket_dir.is_dir()
+        return pid is not None and _is_alive(pid) and _is_own(self.socket_dir)
 
     def _server_pid(self) -> int | None:
         try:
@@ -115,6 +116,8 @@ class EmbeddedPostgres:
     def _start(self) -> None:
         # The folder is private, and whoever can enter it is trusted.
         self.socket_dir.mkdir(mode=0o700, exist_ok=True)
+        if not _is_own(self.socket_dir):
+            raise ConfigurationError(f"{self.socket_dir} was made by somebody else. Remove it, or set TMPDIR.")
         self._give(self.socket_dir)
         options = f"-c listen_addresses='' -c unix_socket_directories='{self.socket_dir}'"
         start = ("pg_ctl", "start", "-w", "-t", "60", "-D", str(self.data), "-l", str(self.data / "log"), "-o", options)
@@ -199,6 +202,16 @@ def _as_unprivileged_user() -> dict[str, Any]:
         return {}
     account = pwd.getpwnam(_UNPRIVILEGED)
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder where everybody may make one is ours, and no link to another."""
+    try:
+        found = folder.lstat()
+    except FileNotFoundError:
+        return False
+    owners = {os.getuid(), _as_unprivileged_user().get("user", os.getuid())}
+    return stat.S_ISDIR(found.st_mode) and found.st_uid in owners
 
 
 def _reachable_copy(site: Path) -> Path:

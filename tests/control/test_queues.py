@@ -51,6 +51,15 @@ async def test_a_queue_tells_what_it_holds(api: httpx2.AsyncClient, workshop: Wo
     assert (other["workers"], other["slots"], other["queued"]) == (1, 7, 0)
 
 
+async def test_a_run_that_was_scheduled_long_ago_has_waited_since_its_time(
+    api: httpx2.AsyncClient, workshop: Workshop
+) -> None:
+    await submit(api, queue="mail", schedule_at="2999-01-01T00:00:00Z")
+    await workshop.execute("UPDATE action_runs SET created_at = now() - interval '1 year'")
+    await workshop.execute("UPDATE procrastinate_jobs SET scheduled_at = now() - interval '1 minute'")
+    assert (await queue(api, "mail"))["oldest_seconds"] == pytest.approx(60, abs=30)
+
+
 @pytest.mark.parametrize("lock", [None, "one"])
 async def test_nobody_claims_from_a_paused_queue(api: httpx2.AsyncClient, workshop: Workshop, lock: str | None) -> None:
     paused, other = await submit(api, queue="mail", lock=lock), await submit(api, queue="z", lock=lock and "two")

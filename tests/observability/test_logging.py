@@ -51,6 +51,7 @@ async def test_an_access_log_is_without_probes(workshop: Workshop, capsys: pytes
         async with open_api(workshop) as app, serving(app) as port, httpx2.AsyncClient() as client:
             # As uvicorn has its access log on, where it is not told otherwise.
             logging.getLogger("uvicorn.access").addHandler(logging.StreamHandler())
+            logging.getLogger("uvicorn.access").setLevel(logging.INFO)
             configure_logging(Settings(_env_file=None, log_format="json"))
             for path in ("/livez", "/readyz?verbose", "/healthz", "/startupz", "/health", "/runs?limit=1"):
                 assert (await client.get(f"http://127.0.0.1:{port}{path}")).status_code == 200

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tests.support.plans import root_of, scanned
+from tests.support.workshop import Workshop
 
 from app.config import Settings
 from app.outbound.postgres.database import make_engine
@@ -170,6 +172,37 @@ async def walked_back(connection: AsyncConnection, page: Page, **asked: Any) -> 
 
 def jobs_of(page: Page) -> list[int]:
     return [row.job_id for row in page.rows]
+
+
+async def test_a_page_ends_before_its_runs_are_too_heavy_and_the_next_goes_on(
+    engine: AsyncEngine, workshop: Workshop
+) -> None:
+    @workshop.action()
+    async def read(text: str) -> None: ...
+
+    # What cannot be compressed, so that it weighs what it is long.
+    for _ in range(7):
+        await workshop.submit("read", text=secrets.token_hex(pages.HEAVIEST_PAGE_BYTES // 4))
+    async with engine.connect() as connection:
+        there = await walked(connection)
+        back = await walked_back(connection, there[-1])
+    jobs = [jobs_of(page) for page in there]
+    assert len(jobs) > 1
+    assert all(1 < len(page) < 7 for page in jobs[:-1])
+    newest_first = [job for page in jobs for job in page]
+    assert newest_first == sorted(set(newest_first), reverse=True)
+    assert len(newest_first) == 7
+    assert sorted(job for page in [*back, there[-1]] for job in jobs_of(page)) == newest_first[::-1]
+
+
+async def test_a_run_that_is_too_heavy_for_any_page_has_one_of_its_own(engine: AsyncEngine, workshop: Workshop) -> None:
+    @workshop.action()
+    async def read(text: str) -> None: ...
+
+    for _ in range(3):
+        await workshop.submit("read", text=secrets.token_hex(pages.HEAVIEST_PAGE_BYTES))
+    async with engine.connect() as connection:
+        assert [len(page.rows) for page in await walked(connection)] == [1, 1, 1]
 
 
 SEARCHES: list[tuple[dict[str, Any], str]] = [

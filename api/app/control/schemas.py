@@ -43,7 +43,7 @@ class QueueRead(BaseModel):
     queued: int
     running: int
     retrying: int
-    oldest_seconds: float | None = Field(description="How long ago the oldest run that waits was accepted.")
+    oldest_seconds: float | None = Field(description="For how long the first run that could start has waited.")
     workers: int = Field(description="Live workers that listen to it.")
     slots: int = Field(description="How many runs these perform at a time.")
     paused: QueuePauseRead | None

@@ -18,8 +18,11 @@ WINDOW = 10_000
 SLACK = 1_000
 """Runs get their places in the order of their times almost: none is further than this from where its time would be."""
 LARGEST_SEARCHED_BYTES = 8_192
+HEAVIEST_PAGE_BYTES = 1_000_000
+"""As stored, compressed. A page ends with the run that makes it heavier: what is read must fit into memory."""
 _FIRST = "(SELECT job_id FROM action_runs WHERE id >= :{} ORDER BY id LIMIT 1)"
 _LAST_PLACE = 2**63 - 1
+_WEIGHT = "pg_column_size(params) + coalesce(pg_column_size(result), 0)"
 
 
 class Way(NamedTuple):
@@ -83,11 +86,10 @@ async def get_page(
     given = {name: value for name, value in filters.items() if value is not None}
     way, at = (DOWN, before) if onwards is None else (UP, onwards)
     values = _values(given) | {"at": at, "limit": limit + 1}
-    rows = list((await connection.execute(_bound(page_of(given, way), values))).all())
+    rows = list((await connection.execute(_bound(page_of(given, way), values))).all())[:limit]
     edge, searched_until = None, None
-    if len(rows) > limit:
-        following = rows.pop()
-        edge = rows[-1].job_id if way is DOWN else following.job_id
+    if rows and rows[-1].following:
+        edge = rows[-1].job_id if way is DOWN else rows[-1].following
     elif found := (await connection.execute(_bound(_edge_of(given, way), values))).first():
         edge, searched_until = found.job_id, found.created_at
     if way is DOWN:
@@ -126,10 +128,18 @@ async def count_ids(connection: AsyncConnection, run_ids: list[str], *, owner: s
 
 
 def page_of(given: dict[str, Any], way: Way) -> str:
-    """The statement of a page, in the order in which it is read."""
+    """The statement of a page, in the order in which it is read; `following` is what comes next, on it or not."""
     runs = _runs_at(f"{_places(given, way)} LIMIT {WINDOW}")
-    in_order = f"ORDER BY place.job_id {way.order}"
-    return f"SELECT run.*, now() AS read_at FROM {runs}{_where(_fitting(given))} {in_order} LIMIT :limit"
+    found = f"SELECT run.* FROM {runs}{_where(_fitting(given))} ORDER BY place.job_id {way.order} LIMIT :limit"
+    return f"""
+        SELECT run.*, now() AS read_at
+          FROM (SELECT run.*, lead(job_id) OVER (ORDER BY job_id {way.order}) AS following,
+                       sum({_WEIGHT}) OVER before AS weight_before
+                  FROM ({found}) AS run
+                WINDOW before AS (ORDER BY job_id {way.order} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS run
+         WHERE coalesce(weight_before, 0) < {HEAVIEST_PAGE_BYTES}
+         ORDER BY job_id {way.order}
+    """
 
 
 def look_of(given: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ WITH live AS MATERIALIZED ({LIVE_WORKERS}), depth AS MATERIALIZED (
      UNION SELECT unnest(queues) FROM live
 )
 SELECT queue.name, depth.scheduled, depth.queued, depth.running, depth.retrying,
-       extract(epoch FROM now() - oldest.created_at)::float8 AS oldest_seconds,
+       extract(epoch FROM now() - greatest(oldest.created_at, oldest.schedule_at))::float8 AS oldest_seconds,
        worker.count AS workers, worker.slots,
        pause.paused_by, pause.reason, pause.paused_at, pause.resume_at
   FROM queue

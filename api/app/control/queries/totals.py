@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.control.queries.workers import LIVE_WORKERS
 
-# Who has waited longest: of those that have a time the one whose time came first, of the others the first accepted.
+# Who has waited longest: of those whose time a worker has not seen come the first, of the others the first accepted.
 _COUNT_JOBS = """
 WITH counted AS MATERIALIZED (
     SELECT queue_name AS queue, runledger_run_state_v1(status, attempts, scheduled_at, abort_requested) AS state,
@@ -21,7 +21,8 @@ WITH counted AS MATERIALIZED (
      GROUP BY queue, state
 )
 SELECT counted.queue, counted.state, counted.jobs,
-       extract(epoch FROM now() - least(counted.due, run.created_at))::float8 AS waited_seconds
+       extract(epoch FROM now() - least(counted.due, greatest(run.created_at, run.schedule_at)))::float8
+         AS waited_seconds
   FROM counted LEFT JOIN action_runs AS run ON run.job_id = counted.first
  ORDER BY sum(counted.jobs) OVER (PARTITION BY counted.queue) DESC, counted.queue, counted.state
 """
