@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 from tests.support.processes import api_process
 from tests.support.workshop import Workshop
 
@@ -45,33 +45,28 @@ URLS = [
 """Names are not among them: where one leads is seen when it is looked up, and then nothing is sent there."""
 
 
-@pytest.mark.parametrize(
-    "place", [("/runs", "scrape_page"), ("/runs", "scrape_site"), ("/webhooks", None)], ids=["page", "site", "webhook"]
-)
-async def test_a_url_that_leads_into_our_own_network_is_422(
-    workshop: Workshop, tmp_path: Path, place: tuple[str, str | None]
-) -> None:
-    path, action = place
+PLACES: dict[str, tuple[str, Callable[[str], dict[str, Any]]]] = {
+    "/params/url of a page": ("/runs", lambda url: {"action": "scrape_page", "params": {"url": url}}),
+    "/params/url of a site": ("/runs", lambda url: {"action": "scrape_site", "params": {"url": url}}),
+    # Of http every webhook is refused.
+    "/url of a webhook": ("/webhooks", lambda url: {"url": url.replace("http://", "https://")}),
+}
+"""Where a URL is given, and how."""
 
-    def body(url: str) -> dict[str, Any]:
-        # Of http every webhook is refused.
-        return (
-            {"url": url.replace("http://", "https://")}
-            if action is None
-            else {"action": action, "params": {"url": url}}
-        )
 
+async def test_a_url_that_leads_into_our_own_network_is_422(workshop: Workshop, tmp_path: Path) -> None:
     settings = workshop.settings.model_copy(update={"environment": "production"})
     log = tmp_path / "log"
     async with (
         api_process(settings, log, ROADMAP_AI_SECRET=SECRET, WEBHOOK_KEY=KEY) as (url, _),
         httpx2.AsyncClient(base_url=url, headers={"x-roadmap-ai-secret": SECRET}, trust_env=False) as api,
     ):
-        told = {each: await api.post(path, json=body(each)) for each in URLS}
-        assert {each: answer.text for each, answer in told.items() if answer.status_code != 422} == {}
-        pointer = "/url" if action is None else "/params/url"
-        assert {answer.json()["errors"][0]["pointer"] for answer in told.values()} == {pointer}
-        assert not any("c4n4ry" in answer.text for answer in told.values())
-        assert (await api.post(path, json=body("https://example.com/"))).status_code in (201, 202)
+        for place, (path, body) in PLACES.items():
+            told = {each: await api.post(path, json=body(each)) for each in URLS}
+            assert {each: answer.text for each, answer in told.items() if answer.status_code != 422} == {}, place
+            assert {answer.json()["errors"][0]["pointer"] for answer in told.values()} == {place.split()[0]}
+            assert not any("c4n4ry" in answer.text for answer in told.values())
+            assert (await api.post(path, json=body("https://example.com/"))).status_code in (201, 202), place
     assert "c4n4ry" not in log.read_text()
-    assert await workshop.value("SELECT count(*) FROM action_runs") == (action is not None)
+    assert await workshop.value("SELECT count(*) FROM action_runs") == 2
+    assert await workshop.value("SELECT count(*) FROM webhook_endpoints") == 1
