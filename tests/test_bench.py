@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import httpx2
 import pytest
 from sqlalchemy import URL
+from tests.support.eventually import eventually
+from tests.support.processes import free_port, running
 
 from app.config import ROOT
 
@@ -35,3 +40,20 @@ def test_our_contender_measures(database: URL, arguments: str, figures: set[str]
     found = json.loads(measured.stdout.splitlines()[-1])
     assert set(found) == figures
     assert all(value > 0 for value in found.values())
+
+
+async def test_our_api_that_keeps_nothing_answers_as_if_it_did(database: URL, tmp_path: Path) -> None:
+    port = free_port()
+    contender = ROOT / "bench/contenders/undurable.py"
+    url = database.render_as_string(hide_password=False)
+    with running(str(contender), url, str(port), env=dict(os.environ), log=tmp_path / "log"):
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as api:
+            await eventually(lambda: answers(api))
+            answer = await api.post("/runs", json={"action": "echo", "params": {"message": "a"}})
+    assert (answer.status_code, answer.json()["state"]) == (202, "queued")
+
+
+async def answers(api: httpx2.AsyncClient) -> bool:
+    with contextlib.suppress(httpx2.TransportError):
+        return (await api.get("/livez")).is_success
+    return False

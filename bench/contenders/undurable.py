@@ -36,8 +36,16 @@ class Nowhere(Intake):
     @override
     async def store(self, run: NewRun, unique: Unique | None = None) -> Stored:
         now = datetime.datetime.now(datetime.UTC)
-        number = f"run_{next(self._numbers)}"
-        given = {"id": number, "state": "queued", "attempt": 0, "last_seq": 0, "created_at": now, "read_at": now}
+        number = next(self._numbers)
+        given = {
+            "id": f"run_{number}",
+            "job_id": number,
+            "state": "queued",
+            "attempt": 0,
+            "last_seq": 0,
+            "created_at": now,
+            "read_at": now,
+        }
         return Stored(EMPTY | run | given)
 
 
