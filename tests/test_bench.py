@@ -42,11 +42,14 @@ def test_our_contender_measures(database: URL, arguments: str, figures: set[str]
     assert all(value > 0 for value in found.values())
 
 
-async def test_our_api_that_keeps_nothing_answers_as_if_it_did(database: URL, tmp_path: Path) -> None:
+@pytest.mark.parametrize("contender", ["undurable.py", "plain_api.py nothing", "plain_api.py insert"])
+async def test_an_api_that_ours_is_measured_beside_answers_as_ours(
+    database: URL, tmp_path: Path, contender: str
+) -> None:
     port = free_port()
-    contender = ROOT / "bench/contenders/undurable.py"
-    url = database.render_as_string(hide_password=False)
-    with running(str(contender), url, str(port), env=dict(os.environ), log=tmp_path / "log"):
+    name, *arguments = contender.split()
+    command = (str(ROOT / "bench/contenders" / name), database.render_as_string(hide_password=False), str(port))
+    with running(*command, *arguments, env=dict(os.environ), log=tmp_path / "log"):
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as api:
             await eventually(lambda: answers(api))
             answer = await api.post("/runs", json={"action": "echo", "params": {"message": "a"}})

@@ -91,7 +91,7 @@ def create_app(opened: Callable[[dict[str, str]], contextlib.AbstractAsyncContex
             start_deadline=body.start_deadline, created_at=now, started_at=None, finished_at=None, worker=None,
             parent_id=None, replay_of=None,
             trace_id=None, last_seq=0,
-            links=Links(self=f"/runs/{number}", events="", result="", cancel="", retry="", replay="", why=""),
+            links=Links(**dict.fromkeys(Links.model_fields, f"/runs/{number}")),
         )  # fmt: skip
 
     return app
