@@ -4,7 +4,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$p && break; done)
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check
-WORKERS ?= auto
+# Half of what tests do is wait for processes and the database: two at once a core, and no more than the database bears.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 6 ? 2 * n : 12)))
 SECONDS ?= 300
 FUZZ_SECONDS := $(if $(filter command\ line environment,$(origin SECONDS)),$(SECONDS),60)
 RUNS ?= 5000

@@ -12,7 +12,15 @@ from app.config import Settings
 from app.engine.app import App
 from app.engine.connector import SQLAlchemyAsyncConnector
 from app.outbound.clients import open_clients
+from app.outbound.postgres.database import make_engine
 from app.runs.problems import describe
+
+SETTINGS = Settings(_env_file=None, environment="test")
+
+
+def engine_of(url: str) -> AsyncEngine:
+    """The engine of a process of ours, over this database."""
+    return make_engine(SETTINGS.model_copy(update={"database_url": url}))
 
 
 def make_app(engine: AsyncEngine) -> App:
@@ -32,5 +40,5 @@ def make_app(engine: AsyncEngine) -> App:
 
 @contextlib.asynccontextmanager
 async def _resources() -> AsyncGenerator[dict[str, Any]]:
-    async with open_clients(Settings(_env_file=None, environment="test")) as clients:
+    async with open_clients(SETTINGS) as clients:
         yield {"clients": clients}

@@ -12,9 +12,8 @@ import sys
 import time
 
 import uvloop
-from ours import make_app
+from ours import engine_of, make_app
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.runs import submission
 from app.runs.actions import Actions
@@ -28,7 +27,7 @@ class Bench:
     """An app of ours with two no-op tasks: an action, whose runs have the full ledger, and a plain job without."""
 
     def __init__(self, url: str) -> None:
-        self.engine = create_async_engine(url)
+        self.engine = engine_of(url)
         self.app = make_app(self.engine)
         self.action = Actions(self.app)
         self.latencies: list[int] = []

@@ -16,9 +16,8 @@ import time
 
 import asyncpg
 import uvloop
-from ours import make_app
+from ours import engine_of, make_app
 from sqlalchemy import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.runs.actions import Actions
 from app.runs.context import Run
@@ -31,7 +30,7 @@ BETWEEN_SECONDS = 0.5
 
 async def tell(url: str, runs: int) -> dict[str, float]:
     """Perform runs that tell their progress, with the time, until this process is told to stop."""
-    app = make_app(create_async_engine(url))
+    app = make_app(engine_of(url))
     action = Actions(app)
 
     @action()
