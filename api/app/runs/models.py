@@ -83,6 +83,8 @@ class ActionRun(Base):
     max_attempts: Mapped[int | None]
     #: How often a worker was lost in the middle of it.
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
+    #: How often it was asked to wait, without using an attempt, since it was accepted or retried by hand.
+    snoozes: Mapped[int] = mapped_column(server_default=text("0"))
     #: How many steps it has finished.
     steps: Mapped[int] = mapped_column(server_default=text("0"))
     #: {done, total, message}
