@@ -56,8 +56,8 @@ MOODY = """<!doctype html>
 <body>
   <article>
     <h1>In a better mood now</h1>
-    <p>This page was not available the first two times it was asked for: first it was down, then it asked for a moment of
-    patience, which costs no attempt. Whoever reads it has waited in between. Patience is most of what a retry is.</p>
+    <p>This page was not available the first two times it was asked for: first it was down, then it asked for a moment
+    of patience, which uses no attempt. Whoever reads it has waited in between. Patience is most of what a retry is.</p>
     <p><a href="/">Back to the lighthouses</a></p>
   </article>
 </body>

@@ -90,7 +90,7 @@ class ActionRun(Base):
     #: {done, total, message}
     progress: Mapped[dict[str, Any] | None]
     result: Mapped[Any | None]
-    #: A problem object (RFC 9457) about the last try that failed.
+    #: A problem object (RFC 9457) about the last try that failed, or was asked to wait.
     error: Mapped[dict[str, Any] | None]
     #: Where it happened; shown only to those who ask for it.
     traceback: Mapped[str | None]
