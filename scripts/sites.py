@@ -56,8 +56,8 @@ MOODY = """<!doctype html>
 <body>
   <article>
     <h1>In a better mood now</h1>
-    <p>This page was not available the first two times it was asked for. Whoever reads it has asked at least three
-    times, and waited in between, as the page had asked them to. Patience is most of what a retry is.</p>
+    <p>This page was not available the first two times it was asked for: first it was down, then it asked for a moment
+    of patience, which uses no attempt. Whoever reads it has waited in between. Patience is most of what a retry is.</p>
     <p><a href="/">Back to the lighthouses</a></p>
   </article>
 </body>
@@ -75,6 +75,7 @@ class Answer(NamedTuple):
 
 
 BROKEN = Answer(500, TEXT, "Not now.")
+PATIENCE = Answer(503, TEXT, "Not now.", {"Retry-After": "1"})
 BUSY = Answer(503, TEXT, "Not now.", {"Retry-After": "0"})
 
 
@@ -105,10 +106,10 @@ class Site:
 
 
 class DemoSite(Site):
-    """`/` is an article, `/robots.txt` forbids `/private/`, and `/moody` says 503 twice before it answers."""
+    """`/` is an article, `/robots.txt` forbids `/private/`, and `/moody` is down once, then busy once, then there."""
 
     def __init__(self) -> None:
-        self._moods = itertools.chain((503, 503), itertools.repeat(200))
+        self._moods = itertools.chain((BROKEN, PATIENCE), itertools.repeat(Answer(200, HTML, MOODY)))
 
     def answer(self, path: str, headers: Mapping[str, str]) -> Answer:  # noqa: ARG002 - whoever asks
         match path:
@@ -116,10 +117,8 @@ class DemoSite(Site):
                 return Answer(200, HTML, ARTICLE)
             case "/robots.txt":
                 return Answer(200, TEXT, "User-agent: *\nDisallow: /private/\n")
-            case "/moody" if next(self._moods) == 503:
-                return Answer(503, TEXT, "Not now.", {"Retry-After": "1"})
             case "/moody":
-                return Answer(200, HTML, MOODY)
+                return next(self._moods)
             case _:
                 return Answer(404, TEXT, "Not here.")
 

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 from tests.support.workshop import Workshop
 
 from app.config import Settings
-from app.errors import ChildFailed, InvalidInput, SignalTimeout, Unavailable
+from app.errors import ChildFailed, InvalidInput, RateLimited, SignalTimeout, Unavailable
 from app.outbound.clients import STUBS, open_clients
 from app.runs.context import Run
 from app.tasks import action as real
@@ -85,6 +85,17 @@ async def test_an_error_is_an_ending_and_a_retry_goes_on_after_the_finished_step
     assert (second.attempt, second.result, second.steps) == (2, 3, {"fetch": {"words": 3}})
     assert second.logs == [{"level": "info", "message": "fetched", "words": 3}]
     assert calls == ["fetch"]
+
+
+async def test_an_action_that_is_asked_to_wait_uses_no_attempt(workshop: Workshop) -> None:
+    @workshop.action()
+    async def ask(run: Run, busy: bool) -> int:
+        if busy:
+            raise RateLimited("later", retry_after=1)
+        return run.attempt
+
+    first = await perform(workshop.action["ask"], {"busy": True})
+    assert (await perform(workshop.action["ask"], {"busy": False}, after=first)).result == 1
 
 
 async def test_what_cannot_be_stored_is_found_here(workshop: Workshop) -> None:

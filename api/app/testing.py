@@ -74,6 +74,12 @@ class Rehearsal:
     """What the stubs were asked in this attempt: vendor, path and trouble of each call."""
 
     @property
+    def next_attempt(self) -> int:
+        """The number of the attempt after this one: the same, if this one waits."""
+        waits = self.waits_for is not None or not getattr(self.error, "uses_attempt", True)
+        return self.attempt if waits else self.attempt + 1
+
+    @property
     def result(self) -> Any:
         """What it returned; raises what it raised."""
         if self.error is not None:
@@ -106,7 +112,7 @@ async def perform(
         InvalidInput: the params do not fit the action's input.
     """
     checked = action.check(params or {})
-    done = Rehearsal((after.attempt if after else 0) + 1, steps=dict(after.steps) if after else {})
+    done = Rehearsal(after.next_attempt if after else 1, steps=dict(after.steps) if after else {})
     async with _clients(clients, done.calls) as opened:
         run = _RunInMemory(action.name, owner, opened.of(owner), done, children or {}, signals or {})
         try:

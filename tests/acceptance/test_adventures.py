@@ -107,6 +107,15 @@ async def test_a_service_that_fails_twice_is_asked_three_times_and_the_others_on
     assert await stage.calls() == ONCE_EACH | {"deepl": 3}
 
 
+async def test_a_service_that_asks_for_patience_seven_times_costs_no_attempt_and_makes_no_error(stage: Library) -> None:
+    with stage.worker():
+        adventure = await stage.complete(await stage.begin("[stub:deepl:429 x7]"))
+    run = (await stage.api.get(f"/runs/{adventure['entries'][0]['run_id']}")).json()
+    assert (run["state"], run["attempt"], run["error"]) == ("succeeded", 1, None)
+    assert await stage.value("SELECT snoozes FROM action_runs") == 7
+    assert await stage.calls() == ONCE_EACH | {"deepl": 8}
+
+
 async def test_workers_killed_before_a_service_has_answered_pay_each_once(stage: Library) -> None:
     adventure = await stage.begin("[stub:deepl:slow x1] [stub:gemini:slow x1]")
     for vendor in ("deepl", "gemini"):

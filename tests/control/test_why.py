@@ -13,6 +13,7 @@ from app.control import queries
 from app.control.queries.facts import _GET_FACTS
 from app.engine.limits import Limit, Rate
 from app.engine.retry import Retry
+from app.errors import RateLimited
 from app.runs.context import Run
 
 
@@ -25,6 +26,10 @@ def actions(workshop: Workshop) -> None:
     @workshop.action(retry=Retry(max_attempts=3, base=3600, cap=3600))
     async def flaky() -> None:
         raise ConnectionError("no answer")
+
+    @workshop.action()
+    async def limited(run: Run) -> None:
+        raise RateLimited("no more for now", retry_after=600)
 
     @workshop.action(limit=Limit(concurrency=1, by="customer"))
     async def narrow(customer: str) -> None: ...
@@ -120,6 +125,20 @@ async def test_it_is_backing_off(api: httpx2.AsyncClient, workshop: Workshop) ->
     assert reason["code"] == "backing_off"
     assert "Attempt 1 ended with: Connection" in reason["message"]
     assert reason["until"] is not None
+
+
+async def test_it_was_asked_to_wait(api: httpx2.AsyncClient, workshop: Workshop) -> None:
+    run = await submit(api, "limited")
+    for times in ("once", "2 times"):
+        await workshop.execute("UPDATE procrastinate_jobs SET scheduled_at = NULL")
+        await workshop.drain()
+        [reason] = await why(api, run)
+        assert reason["code"] == "backing_off"
+        assert f"It was asked to wait, {times}, which used no attempt" in reason["message"]
+        assert "the last error is: Rate limited. Attempt 1 is not before 2" in reason["message"]
+        assert reason["until"] == (await api.get(f"/runs/{run}")).json()["schedule_at"]
+    await workshop.execute("UPDATE procrastinate_jobs SET scheduled_at = NULL")
+    assert await codes(api, run) == ["next"]
 
 
 async def test_its_queue_is_paused(api: httpx2.AsyncClient) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from procrastinate.jobs import Job
 
-from app.engine.retry import LONGEST_RETRY_AFTER_SECONDS, Retry, RetryTable
+from app.engine.retry import LONGEST_RETRY_AFTER_SECONDS, MAX_SNOOZES, SPREAD, Retry, RetryTable
 from app.errors import RateLimited, Rejected, Unavailable
 
 RETRY = Retry(max_attempts=4, base=2, cap=10)
@@ -41,6 +41,39 @@ def test_an_error_that_is_final_is_final() -> None:
 def test_the_error_says_how_long_but_not_for_ever() -> None:
     assert (RETRY.delay(RateLimited("x", retry_after=30), attempts=1) or 0) == 30
     assert (RETRY.delay(RateLimited("x", retry_after=99_999), attempts=1) or 0) == LONGEST_RETRY_AFTER_SECONDS
+
+
+@given(asked=st.floats(0, 10**6), snoozes=st.integers(0, MAX_SNOOZES - 1), seed=st.integers())
+def test_who_is_asked_to_wait_waits_that_long_and_a_tenth_more_at_most(asked: float, snoozes: int, seed: int) -> None:
+    random.seed(seed)
+    delay = RETRY.snooze(RateLimited("x", retry_after=asked), snoozes=snoozes)
+    least = min(asked, LONGEST_RETRY_AFTER_SECONDS)
+    assert delay is not None
+    assert least <= delay <= max(least * (1 + SPREAD), RETRY.cap)
+
+
+def test_those_who_are_asked_to_wait_alike_do_not_come_back_together() -> None:
+    random.seed(1)
+    waits = [RETRY.snooze(RateLimited("x", retry_after=600), snoozes=0) or 0 for _ in range(2000)]
+    assert (min(waits) < 601, max(waits) > 659) == (True, True)
+
+
+def test_who_is_not_told_how_long_waits_longer_each_time() -> None:
+    random.seed(1)
+    waits = [
+        max(Retry(cap=300).snooze(RateLimited("x", retry_after=0), snoozes=made) or 0 for _ in range(200))
+        for made in range(6)
+    ]
+    assert waits == sorted(waits)
+    assert waits[-1] > 25
+
+
+def test_patience_has_an_end_and_other_errors_ask_for_none() -> None:
+    busy = RateLimited("x", retry_after=1)
+    assert RETRY.snooze(busy, snoozes=MAX_SNOOZES - 1) is not None
+    assert RETRY.snooze(busy, snoozes=MAX_SNOOZES) is None
+    assert RETRY.snooze(Unavailable(), snoozes=0) is None
+    assert RETRY.snooze(Rejected(), snoozes=0) is None
 
 
 @pytest.mark.parametrize(("error", "retried"), [(KeyError(), False), (IndexError(), True), (ValueError(), True)])

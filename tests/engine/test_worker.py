@@ -18,6 +18,12 @@ from app.errors import RateLimited, Rejected
 from app.runs.context import Run
 
 
+class PatientElsewhere(Exception):
+    """Of another library, with an attribute of that name."""
+
+    retry_after = 600
+
+
 def repr_of_type(value: object) -> str:
     """A test's id: the text of some of these errors cannot be had."""
     return type(value).__name__
@@ -88,7 +94,7 @@ async def test_what_was_rejected_is_not_tried_again(workshop: Workshop) -> None:
 async def test_retry_after_is_respected_by_the_clock_of_the_database(workshop: Workshop) -> None:
     @workshop.action()
     async def limited() -> None:
-        raise RateLimited("slow down", retry_after=600)
+        raise PatientElsewhere
 
     run = await workshop.submit("limited")
     await workshop.drain()
@@ -298,22 +304,27 @@ async def test_a_run_announced_while_the_worker_looks_is_not_missed(
         await workshop.reaches(run, "succeeded")
 
 
-async def test_a_retry_beside_another_run_of_its_queueing_lock_waits_without_the_lock(workshop: Workshop) -> None:
+@pytest.mark.parametrize(
+    ("error", "waiting"), [(RateLimited("not now", retry_after=600), "scheduled"), (PatientElsewhere(), "retrying")]
+)
+async def test_who_waits_again_beside_another_run_of_its_queueing_lock_waits_without_the_lock(
+    workshop: Workshop, error: Exception, waiting: str
+) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
     @workshop.action(queueing_lock="one waits", retry=Retry(max_attempts=2, base=60))
     async def sync() -> None:
         started.set()
         await go_on.wait()
-        raise RateLimited("not now", retry_after=600)
+        raise error
 
     first = await workshop.submit("sync")
     async with workshop.working(concurrency=1):
         await started.wait()
         second = await workshop.submit("sync")
         go_on.set()
-        await workshop.reaches(first, "retrying")
-        await workshop.reaches(second, "retrying")
+        await workshop.reaches(first, waiting)
+        await workshop.reaches(second, waiting)
     locks = await workshop.fetch("SELECT queueing_lock FROM procrastinate_jobs ORDER BY id")
     assert {row["queueing_lock"] for row in locks} == {None, "one waits"}
 

@@ -9,7 +9,7 @@ import pytest
 from tests.support.workshop import Workshop
 
 from app.engine.retry import Retry
-from app.errors import Unavailable
+from app.errors import RateLimited, Unavailable
 from app.outbound.neighbour import FAILURES, Neighbour
 from app.outbound.pace import Pace
 from app.outbound.web.hosts import Hosts
@@ -130,20 +130,22 @@ async def test_what_was_accepted_and_how_attempts_ended_is_counted(api: httpx2.A
     async def juggle(balls: int) -> None:
         if balls > 3:
             raise ValueError("too many")
+        if balls == 3 and await workshop.value("SELECT sum(snoozes) FROM action_runs") == 0:
+            raise RateLimited("a hand is busy", retry_after=0)
 
     for key in ("once", "once", "twice"):
         await api.post("/runs", json={"action": "juggle", "params": {"balls": 1}}, headers={"idempotency-key": key})
     await api.post("/runs", json={"action": "juggle", "params": {"balls": "many"}})
-    await api.post("/runs/batch", json={"runs": [{"action": "juggle", "params": {"balls": n}} for n in (2, 4, "many")]})
+    await api.post("/runs/batch", json={"runs": [{"action": "juggle", "params": {"balls": n}} for n in (3, 4, "many")]})
     await workshop.drain_all()
     told = [line for line in await lines(api) if 'runledger_action="juggle"' in line]
     assert value(told, "messaging_client_sent_messages_total", "defer") == 4
     counted = {outcome: value(told, "messaging_process_duration_seconds_count", outcome) for outcome in OUTCOMES}
-    assert counted == {"succeeded": 3, "retried": 1, "failed": 1}
+    assert counted == {"succeeded": 3, "snoozed": 1, "retried": 1, "failed": 1}
     assert value(told, "messaging_process_duration_seconds_bucket", 'outcome="succeeded"', 'le="600.0"') == 3
 
 
-OUTCOMES = ("succeeded", "retried", "failed")
+OUTCOMES = ("succeeded", "snoozed", "retried", "failed")
 
 
 def value(told: list[str], name: str, *labels: str) -> float:

@@ -185,7 +185,7 @@ class Ledger(RuleBasedStateMachine):
     @rule(held=consumes(held))
     def wait(self, held: Held) -> None:
         """An attempt ends because its run waits for a signal, unless that has come."""
-        holder = Holder(str(held.job.run_id), held.worker_id, held.job.attempts + 1)
+        holder = Holder(str(held.job.run_id), held.worker_id, held.job.attempts + 1, held.job.snoozes)
         parked = queries.ParkedJob(held.job.id, held.job.attempts)
         before = self._get(holder.run_id)
         try:

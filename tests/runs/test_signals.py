@@ -190,7 +190,7 @@ async def test_no_signal_is_lost(workshop: Workshop, moment: str) -> None:
     [job] = await Claims(link, None).claim(worker_id, 1)
 
     async def look() -> signals.Answer:
-        return await signals.receive(workshop.engine, Holder(run.id, worker_id, 1), "approved", None)
+        return await signals.receive(workshop.engine, Holder(run.id, worker_id, 1, snoozes=0), "approved", None)
 
     async def send() -> None:
         await signals.send(workshop.engine, run.id, "approved", "yes", owner=None)

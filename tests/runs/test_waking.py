@@ -78,7 +78,7 @@ async def stage(workshop: Workshop) -> AsyncIterator[Stage]:
     worker_id = await workshop.queue.job_manager.register_worker()
     run = await workshop.submit("parent")
     [job] = await Claims(link, None).claim(worker_id, 1)
-    holder = Holder(run.id, worker_id, 1)
+    holder = Holder(run.id, worker_id, 1, snoozes=0)
     children = Children(workshop.queue.connector, workshop.queue.job_manager, holder, workshop.action.ask)
     ids = await children.spawn([("child", {}), ("child", {})])
     yield Stage(workshop, link, worker_id, run, job, children, ids)

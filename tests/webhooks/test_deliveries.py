@@ -117,8 +117,11 @@ async def test_patience_that_a_receiver_asks_for_is_given(post: Post) -> None:
         assert 595 < (delivery.next_attempt_at - delivery.attempts[0].at).total_seconds() < 605
 
 
-async def test_an_endpoint_where_nothing_ever_arrives_is_disabled_after_ten_attempts(post: Post) -> None:
-    async with receiver(404) as there:
+@pytest.mark.parametrize(("status", "headers"), [(404, {}), (429, {"Retry_After": "1"})])
+async def test_an_endpoint_where_nothing_ever_arrives_is_disabled_after_ten_attempts(
+    post: Post, status: int, headers: dict[str, str]
+) -> None:
+    async with receiver(status, **headers) as there:
         endpoint = await post.endpoint(there.url)
         await post.submit("echo")
         await post.drain_all()

@@ -33,6 +33,8 @@ class ClaimedJob(jobs.Job):
     steps: int
     #: How often a worker was lost in the middle of it.
     crashes: int
+    #: How often it was asked to wait, without using an attempt.
+    snoozes: int
     #: How often it is tried in all; `None`: its task decides.
     max_attempts: int | None
     #: Whether it had to start earlier than now.
@@ -109,6 +111,7 @@ def _claimed(row: dict[str, Any]) -> ClaimedJob:
         owner=row["owner"],
         steps=row["steps"] or 0,
         crashes=row["crashes"] or 0,
+        snoozes=row["snoozes"] or 0,
         max_attempts=row["max_attempts"],
         is_late=bool(row["is_late"]),
         is_waited_for=row["lock"] is not None or row["limit_key"] is not None,

@@ -40,6 +40,14 @@ class Retried:
 
 
 @dataclass(frozen=True)
+class Snoozed:
+    """It was asked for patience: again in `delay` seconds, by the database's clock, the attempt given back."""
+
+    problem: Problem
+    delay: float
+
+
+@dataclass(frozen=True)
 class Cancelled:
     """Somebody asked for it to stop."""
 
@@ -62,7 +70,7 @@ class Lost:
     """Another attempt holds it: there is nothing to write."""
 
 
-Ending = Succeeded | Failed | Retried | Cancelled | Released | Waiting | Lost
+Ending = Succeeded | Failed | Retried | Snoozed | Cancelled | Released | Waiting | Lost
 
 
 UNTOLD = Failed(

@@ -18,7 +18,19 @@ from procrastinate.jobs import DeleteJobCondition
 from app.engine import queries
 from app.engine.claims import ClaimedJob
 from app.engine.connector import is_refused_value
-from app.engine.endings import UNTOLD, Cancelled, Ending, Failed, Lost, Problem, Released, Retried, Succeeded, Waiting
+from app.engine.endings import (
+    UNTOLD,
+    Cancelled,
+    Ending,
+    Failed,
+    Lost,
+    Problem,
+    Released,
+    Retried,
+    Snoozed,
+    Succeeded,
+    Waiting,
+)
 from app.engine.link import Link
 from app.engine.queries import EndedJob, ParkedJob
 from app.engine.report import one_line, report
@@ -111,7 +123,9 @@ class Finisher:
             with contextlib.suppress(exceptions.ConnectorException):
                 await queries.delete_ended_jobs(self._link, job_ids=deleted)
         for one in batch:
-            del self._unwritten[one.job.id]
+            # A job that was put back may have been claimed, and have ended again, before the answer came.
+            if self._unwritten[one.job.id].context is one.context:
+                del self._unwritten[one.job.id]
             report(one.context, one.ending if one.job.id in written else Lost())
         self._on_written([one.job for one in batch])
 
@@ -163,6 +177,11 @@ def _row(job: ClaimedJob, ending: Ending) -> EndedJob | ParkedJob:
             return EndedJob(
                 job.id, job.attempts, "todo", delay=ending.delay, error=_json(problem), traceback=problem.traceback,
                 priority=ending.priority, queue=ending.queue, lock=ending.lock,
+            )  # fmt: skip
+        case Snoozed(problem=problem, delay=delay):
+            return EndedJob(
+                job.id, job.attempts, "todo", attempts_made=0, delay=delay, error=_json(problem),
+                traceback=problem.traceback, snoozes=job.snoozes,
             )  # fmt: skip
         case Cancelled():
             return EndedJob(job.id, job.attempts, "aborted")

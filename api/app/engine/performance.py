@@ -12,9 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from procrastinate import exceptions, middleware, tasks, utils
 from procrastinate.job_context import AbortReason, JobContext
+from procrastinate.retry import BaseRetryStrategy
 
 from app.engine.claims import ClaimedJob
-from app.engine.endings import UNTOLD, Cancelled, Ending, Failed, Lost, Problem, Released, Retried, Succeeded, Waiting
+from app.engine.endings import (
+    UNTOLD,
+    Cancelled,
+    Ending,
+    Failed,
+    Lost,
+    Problem,
+    Released,
+    Retried,
+    Snoozed,
+    Succeeded,
+    Waiting,
+)
+from app.engine.retry import Retry
 from app.errors import NotBegun, RunLost, RunWaits
 
 if TYPE_CHECKING:
@@ -183,12 +197,21 @@ class Performance:
 
     def _decided(self, task: tasks.Task[..., Any, ...], error: BaseException) -> Ending:
         problem = self._worker.describe(error)
+        snooze = self._snooze(task.retry_strategy, error)
+        if snooze is not None:
+            return Snoozed(problem, snooze)
         retry = task.get_retry_exception(exception=error, job=self.job)
         if retry is None:
             return Failed(problem)
         decision = retry.retry_decision
         delay = (decision.retry_at - utils.utcnow()).total_seconds() if decision.retry_at else 0
         return Retried(problem, max(delay, 0), decision.priority, decision.queue, decision.lock)
+
+    def _snooze(self, strategy: BaseRetryStrategy | None, error: BaseException) -> float | None:
+        # Without a run, nobody counts how often: it could go on for ever.
+        if self.job.run_id is None or not isinstance(strategy, Retry):
+            return None
+        return strategy.snooze(error, snoozes=self.job.snoozes)
 
 
 def _is_lost(error: BaseException) -> bool:

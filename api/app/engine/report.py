@@ -8,7 +8,7 @@ import traceback
 
 from procrastinate.job_context import JobContext
 
-from app.engine.endings import Cancelled, Ending, Failed, Lost, Released, Retried, Succeeded, Waiting
+from app.engine.endings import Cancelled, Ending, Failed, Lost, Released, Retried, Snoozed, Succeeded, Waiting
 from app.observability.messaging import measure_attempt
 
 logger = logging.getLogger("app.engine.worker")
@@ -27,6 +27,8 @@ def report(context: JobContext, ending: Ending) -> None:
             logger.error("Failed: %s", problem.document.get("title"), extra=fields)
         case Retried(problem=problem, delay=delay):
             logger.warning("To be retried in %.1f s: %s", delay, problem.document.get("title"), extra=fields)
+        case Snoozed(problem=problem, delay=delay):
+            logger.warning("Snoozed for %.1f s: %s", delay, problem.document.get("title"), extra=fields)
         case Cancelled():
             logger.info("Cancelled", extra=fields)
         case Released(reason=reason):

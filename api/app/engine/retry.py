@@ -1,4 +1,4 @@
-"""When to try again: full jitter, a cap, what the error itself says, and errors that are final."""
+"""When to try again: full jitter, a cap, what the error itself says, and errors that are final or use no attempt."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from app.engine.claims import ClaimedJob
 
 LONGEST_RETRY_AFTER_SECONDS = 900.0
 """A server that asks for more patience than this is asked again anyway."""
+MAX_SNOOZES = 100
+"""Every run ends: after so many, asking for patience uses attempts. At the longest patience that is a day."""
+SPREAD = 0.1
+"""Who was told to come back at one time comes up to this share later, so that not all are there at once."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class Retry(BaseRetryStrategy):
 
     The wait before attempt n+1 is uniform in 0 … min(`cap`, `base` · 2ⁿ⁻¹) seconds
     (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015), but at least what the error's
-    `retry_after` says. An error whose `retryable` is false is final.
+    `retry_after` says. An error whose `retryable` is false is final; one whose `uses_attempt` is false is waited for,
+    likewise, without an attempt being used.
     """
 
     max_attempts: int = 5
@@ -45,17 +50,30 @@ class Retry(BaseRetryStrategy):
         submission asked for it, and it holds whatever the error.
         """
         strategy = self._for(error)
-        if strategy is None or not getattr(error, "retryable", True):
+        if strategy is None:
             return None
         if attempts >= (strategy.max_attempts if own in (None, self.max_attempts) else own):
             return None
         return max(strategy.jittered(attempts), _asked_for(error))
+
+    def snooze(self, error: BaseException, *, snoozes: int) -> float | None:
+        """Seconds to wait without using an attempt, or `None`: it uses one.
+
+        `snoozes` is how often the run was snoozed before. Where the error does not say how long, the waits grow as
+        those of attempts do.
+        """
+        strategy = self._for(error)
+        if strategy is None or getattr(error, "uses_attempt", True) or snoozes >= MAX_SNOOZES:
+            return None
+        return max(strategy.jittered(snoozes + 1), _asked_for(error) * random.uniform(1, 1 + SPREAD))
 
     def jittered(self, attempts: int) -> float:
         """Seconds to wait after so many attempts, whatever the error was."""
         return random.uniform(0, min(self.cap, self.base * 2 ** min(attempts - 1, 62)))
 
     def _for(self, error: BaseException) -> Retry | None:
+        if not getattr(error, "retryable", True):
+            return None
         for kind in type(error).__mro__:
             if kind in self.rules:
                 return self.rules[kind]

@@ -27,7 +27,7 @@
 
     ActionError                  what an action or an outbound client raises
     ├── Unavailable              the other side is down or slow: retry with backoff
-    │   └── RateLimited          … and it said when: retry after that
+    │   └── RateLimited          … and it asks for patience: wait until then, no attempt used
     └── Rejected                 the other side said no: do not retry
         └── ChildFailed   SignalTimeout   what the run waited for has failed, or has not come
 

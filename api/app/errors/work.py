@@ -9,6 +9,8 @@ class ActionError(Exception):
     """Raised by an action or by an outbound client: its class says whether to try again."""
 
     retryable: ClassVar[bool] = True
+    uses_attempt: ClassVar[bool] = True
+    """Whether a try that ends like this counts; if not, the run is snoozed: it waits, the attempt given back."""
 
 
 class Unavailable(ActionError):
@@ -16,10 +18,12 @@ class Unavailable(ActionError):
 
 
 class RateLimited(Unavailable):
-    """The other side asks for patience.
+    """The other side asks for patience. The run waits that long, and no attempt is used.
 
-    `retry_after` is in seconds.
+    `retry_after` is in seconds; 0 where it did not say.
     """
+
+    uses_attempt: ClassVar[bool] = False
 
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message)

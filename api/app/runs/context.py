@@ -194,7 +194,7 @@ async def begin(context: JobContext, ask: Ask) -> Run:
     if job.run_id is None:
         raise RunLost
     engine = connector.engine
-    holder = Holder(job.run_id, job.worker_id, job.attempts + 1)
+    holder = Holder(job.run_id, job.worker_id, job.attempts + 1, job.snoozes)
     return Run(
         engine,
         holder,

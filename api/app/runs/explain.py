@@ -69,6 +69,8 @@ class Facts:
     """How many it has."""
     attempts: int
     """How many have been made."""
+    snoozes: int
+    """How often it was asked to wait, without using one."""
     lock: str | None
     holder_id: str | None
     """The run that holds the lock, or that waits for it before all others."""
@@ -116,11 +118,18 @@ def _time_to_come(facts: Facts) -> Reason | None:
         return None
     if facts.signal is not None or facts.awaited:
         return _wait(facts)
-    if facts.attempts == 0:
+    if facts.attempts == 0 and not (facts.snoozes and facts.error):
         message = f"It is scheduled for {_time(facts.due_at)}."
         return Reason(code=Cause.SCHEDULED, message=message, until=facts.due_at)
     error = (facts.error or {}).get("title", "an error")
-    message = f"Attempt {facts.attempts} ended with: {error}. The next one is not before {_time(facts.due_at)}."
+    if facts.snoozes:
+        times = "once" if facts.snoozes == 1 else f"{facts.snoozes} times"
+        message = (
+            f"It was asked to wait, {times}, which used no attempt; the last error is: {error}. "
+            f"Attempt {facts.attempts + 1} is not before {_time(facts.due_at)}."
+        )
+    else:
+        message = f"Attempt {facts.attempts} ended with: {error}. The next one is not before {_time(facts.due_at)}."
     return Reason(code=Cause.BACKING_OFF, message=message, until=facts.due_at)
 
 

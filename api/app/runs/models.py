@@ -83,12 +83,14 @@ class ActionRun(Base):
     max_attempts: Mapped[int | None]
     #: How often a worker was lost in the middle of it.
     crashes: Mapped[int] = mapped_column(server_default=text("0"))
+    #: How often it was asked to wait, without using an attempt, since it was accepted or retried by hand.
+    snoozes: Mapped[int] = mapped_column(server_default=text("0"))
     #: How many steps it has finished.
     steps: Mapped[int] = mapped_column(server_default=text("0"))
     #: {done, total, message}
     progress: Mapped[dict[str, Any] | None]
     result: Mapped[Any | None]
-    #: A problem object (RFC 9457) about the last try that failed.
+    #: A problem object (RFC 9457) about the last try that failed, or was asked to wait.
     error: Mapped[dict[str, Any] | None]
     #: Where it happened; shown only to those who ask for it.
     traceback: Mapped[str | None]

@@ -8,7 +8,8 @@
                     │          │ └─ error, attempts left ─► retrying ─► running
                     └──────────┘  the worker was told to stop
 
-A run that waits for its children or for a signal is scheduled, or retrying, without a time.
+A run that is asked to wait is scheduled; one that waits for its children or for a signal is scheduled without a time.
+Either is retrying, if an attempt has failed before.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Row, text
@@ -29,11 +30,11 @@ async def lock_held_run(connection: AsyncConnection, holder: Holder) -> Row[Any]
     """
     statement = text("""
         SELECT job_id, owner, trace_context FROM action_runs
-         WHERE id = :run_id AND worker_id = :worker_id AND attempt = :attempt AND state = 'running'
+         WHERE id = :run_id AND worker_id = :worker_id AND attempt = :attempt AND snoozes = :snoozes
+           AND state = 'running'
            FOR NO KEY UPDATE
     """)
-    arguments = {"run_id": holder.run_id, "worker_id": holder.worker_id, "attempt": holder.attempt}
-    return (await connection.execute(statement, arguments)).first()
+    return (await connection.execute(statement, asdict(holder))).first()
 
 
 async def list_children(connection: AsyncConnection, parent_id: str, *, keys: Sequence[str]) -> dict[str, Row[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import ClassVar
 
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -43,6 +44,12 @@ class Delivered(BaseModel):
     """What the receiver answered."""
 
     status_code: int
+
+
+class ReceiverBusy(RateLimited):
+    """The receiver asks for patience. A counted attempt all the same: it was sent the event, and has ten."""
+
+    uses_attempt: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,7 @@ def _refusal(answer: Answer) -> ActionError | None:
         case _ if 300 <= status < 400:
             return Unavailable(f"The receiver answered {status}: redirects are not followed. Give the final URL.")
         case _ if status in THROTTLED and answer.retry_after is not None:
-            return RateLimited(f"The receiver answered {status}.", retry_after=answer.retry_after)
+            return ReceiverBusy(f"The receiver answered {status}.", retry_after=answer.retry_after)
         case _:
             return Unavailable(f"The receiver answered {status}.")
 

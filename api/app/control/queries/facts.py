@@ -12,7 +12,8 @@ from app.control.queries.workers import LIVE_WORKERS
 _GET_FACTS = f"""
 WITH live AS MATERIALIZED ({LIVE_WORKERS})
 SELECT now() AS now, run.state, run.action, run.queue, run.attempt, run.error, run.worker_id, run.started_at,
-       run.finished_at, job.scheduled_at AS due_at, coalesce(job.attempts, 0) AS attempts, job.lock,
+       run.finished_at, job.scheduled_at AS due_at, coalesce(job.attempts, 0) AS attempts, run.snoozes,
+       job.lock,
        wait.signal, (SELECT count(*)::int FROM run_children
                       WHERE parent_id = wait.run_id AND is_awaited AND wait.signal IS NULL) AS awaited,
        (SELECT count(*)::int FROM run_children WHERE parent_id = wait.run_id) AS children,

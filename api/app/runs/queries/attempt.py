@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import text
@@ -12,11 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 @dataclass(frozen=True)
 class Holder:
-    """Who performs a run: its fencing token. A write under an older token touches no row."""
+    """Who performs a run: its fencing token. A write under an older token touches no row.
+
+    An attempt that was snoozed is made again under the same number: `snoozes` tells the two apart.
+    """
 
     run_id: str
     worker_id: int
     attempt: int
+    snoozes: int
 
 
 async def get_steps(connection: AsyncConnection, run_id: str) -> dict[str, Any]:
@@ -36,7 +40,8 @@ async def append_event(connection: AsyncConnection, holder: Holder, *, type_: st
             UPDATE action_runs
                SET last_seq = last_seq + 1,
                    progress = CASE WHEN :type = 'progress' THEN CAST(:data AS jsonb) ELSE progress END
-             WHERE id = :run_id AND worker_id = :worker_id AND attempt = :attempt AND state = 'running'
+             WHERE id = :run_id AND worker_id = :worker_id AND attempt = :attempt AND snoozes = :snoozes
+               AND state = 'running'
             RETURNING id, last_seq
         )
         INSERT INTO run_events (run_id, seq, type, data)
@@ -55,7 +60,8 @@ async def insert_step(connection: AsyncConnection, holder: Holder, *, name: str,
     statement = text("""
         WITH held AS (
             UPDATE action_runs SET last_seq = last_seq + 1, steps = steps + 1
-             WHERE id = :run_id AND worker_id = :worker_id AND attempt = :attempt AND state = 'running'
+             WHERE id = :run_id AND worker_id = :worker_id AND attempt = :attempt AND snoozes = :snoozes
+               AND state = 'running'
             RETURNING id, last_seq, attempt
         ), step AS (
             INSERT INTO run_steps (run_id, name, attempt, result)
@@ -71,4 +77,4 @@ async def insert_step(connection: AsyncConnection, holder: Holder, *, name: str,
 
 
 def _held(holder: Holder, **arguments: Any) -> dict[str, Any]:
-    return {"run_id": holder.run_id, "worker_id": holder.worker_id, "attempt": holder.attempt, **arguments}
+    return {**asdict(holder), **arguments}

@@ -100,7 +100,9 @@ class RunRead(BaseModel):
     state: RunState
     params: dict[str, Any]
     result: Any = Field(description="What the action returned; null until it succeeded.")
-    error: dict[str, Any] | None = Field(description="A problem object about the last attempt that failed.")
+    error: dict[str, Any] | None = Field(
+        description="A problem object about the last attempt that failed, or was asked to wait."
+    )
     progress: Progress | None
     attempt: int = Field(description="The number of the current or last try; 0 before the first.")
     max_attempts: int | None
