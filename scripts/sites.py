@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -79,12 +80,12 @@ PATIENCE = Answer(503, TEXT, "Not now.", {"Retry-After": "1"})
 BUSY = Answer(503, TEXT, "Not now.", {"Retry-After": "0"})
 
 
-class Site:
+class Site(ABC):
     """Serves from entering to leaving the context, on a free port, in threads of its own."""
 
+    @abstractmethod
     def answer(self, path: str, headers: Mapping[str, str]) -> Answer:
         """What to answer to a GET."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"site": self}))
