@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ HEAVIEST_PAGE_BYTES = 1_000_000
 """As stored, compressed. A page ends with the run that makes it heavier: what is read must fit into memory."""
 _FIRST = "(SELECT job_id FROM action_runs WHERE id >= :{} ORDER BY id LIMIT 1)"
 _LAST_PLACE = 2**63 - 1
+_EVERY_RUN = ("action_runs", "job_id", ())
 _WEIGHT = "pg_column_size(params) + coalesce(pg_column_size(result), 0)"
 
 
@@ -100,7 +102,7 @@ async def get_page(
 async def count(connection: AsyncConnection, **filters: Any) -> int:
     """How many runs fit. It reads all of them."""
     given = {name: value for name, value in filters.items() if value is not None}
-    statement = f"SELECT count(*) FROM {_runs_at(_places(given, DOWN))}{_where(_fitting(given))}"
+    statement = f"SELECT count(*) FROM {_runs_at(given, DOWN)}{_where(_fitting(given))}"
     return (await connection.execute(_bound(statement, _values(given) | {"at": None}))).scalar_one()
 
 
@@ -129,7 +131,7 @@ async def count_ids(connection: AsyncConnection, run_ids: list[str], *, owner: s
 
 def page_of(given: dict[str, Any], way: Way) -> str:
     """The statement of a page, in the order in which it is read; `following` is what comes next, on it or not."""
-    runs = _runs_at(f"{_places(given, way)} LIMIT {WINDOW}")
+    runs = _runs_at(given, way, limit=WINDOW)
     found = f"SELECT run.* FROM {runs}{_where(_fitting(given))} ORDER BY place.job_id {way.order} LIMIT :limit"
     return f"""
         SELECT run.*, now() AS read_at
@@ -144,14 +146,15 @@ def page_of(given: dict[str, Any], way: Way) -> str:
 
 def look_of(given: dict[str, Any]) -> str:
     """The statement that counts, of the newest, those looked at and those that fit."""
-    runs = _runs_at(f"{_places(given, DOWN)} LIMIT {WINDOW}")
+    runs = _runs_at(given, DOWN, limit=WINDOW)
     fitting = " AND ".join(_fitting(given)) or "true"
     return f"SELECT count(*), count(*) FILTER (WHERE {fitting}) FROM {runs}"
 
 
 async def _believed(connection: AsyncConnection, given: dict[str, Any], values: dict[str, Any]) -> int:
     """How many runs there are to look at, as the planner believes: he reads none."""
-    table, place, conditions = _leading(given)
+    table, place, leading = _leading(given)
+    conditions = [*leading]
     for name, sign in (("since", ">="), ("until", "<")):
         if name in given:
             # He has a belief about numbers only, not about what he would have to look up.
@@ -168,15 +171,21 @@ def _edge_of(given: dict[str, Any], way: Way) -> str:
     return f"SELECT job_id, created_at FROM action_runs WHERE job_id = ({places} OFFSET {way.edge} LIMIT 1)"
 
 
-def _runs_at(places: str) -> str:
+def _runs_at(given: dict[str, Any], way: Way, *, limit: int | None = None) -> str:
+    """The runs to look at as `run`, in the order of `place.job_id`."""
+    limited = f" LIMIT {limit}" if limit else ""
+    if _leading(given) is _EVERY_RUN:
+        # In the order of their jobs, which is the only index that this asks: there is no second look to spare.
+        every = f"({_places(given, way, columns='*')}{limited}) AS run"
+        return f"{every} CROSS JOIN LATERAL (SELECT run.job_id) AS place"
     # One by one in their order, whatever else the planner would think of: OFFSET 0 leaves it no other join.
     return (
-        f"({places}) AS place "
+        f"({_places(given, way)}{limited}) AS place "
         "CROSS JOIN LATERAL (SELECT * FROM action_runs WHERE job_id = place.job_id OFFSET 0) AS run"
     )
 
 
-def _places(given: dict[str, Any], way: Way) -> str:
+def _places(given: dict[str, Any], way: Way, *, columns: str = "{place} AS job_id") -> str:
     """The jobs of the runs to look at: what the most selective index has, in its order. It needs nothing else."""
     table, place, leading = _leading(given)
     bounds = [way.begins.format(place=place)]
@@ -184,10 +193,11 @@ def _places(given: dict[str, Any], way: Way) -> str:
         bounds.append(f"{place} >= {_FIRST.format('since_id')} - {SLACK}")
     if "until" in given:
         bounds.append(f"{place} < coalesce({_FIRST.format('until_id')} + {SLACK}, {_LAST_PLACE})")
-    return f"SELECT {place} AS job_id FROM {table}{_where([*leading, *bounds])} ORDER BY {place} {way.order}"
+    chosen = columns.format(place=place)
+    return f"SELECT {chosen} FROM {table}{_where([*leading, *bounds])} ORDER BY {place} {way.order}"
 
 
-def _leading(given: dict[str, Any]) -> tuple[str, str, list[str]]:
+def _leading(given: dict[str, Any]) -> tuple[str, str, Sequence[str]]:
     """The table to look in, the column of jobs there, and what its index knows.
 
     Said here and not left to the planner, who believes that what is rare is as likely to be near as far. What waits or
@@ -207,7 +217,7 @@ def _leading(given: dict[str, Any]) -> tuple[str, str, list[str]]:
     for name in ("action", "owner"):
         if name in given:
             return "action_runs", "job_id", [f"{name} = :{name}"]
-    return "action_runs", "job_id", []
+    return _EVERY_RUN
 
 
 def _fitting(given: dict[str, Any]) -> list[str]:
