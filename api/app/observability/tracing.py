@@ -6,6 +6,7 @@ Spans go to whoever has set a tracer provider, such as `opentelemetry-instrument
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,8 +31,9 @@ def carried_trace(headers: Mapping[str, str]) -> dict[str, str] | None:
     return carrier or None
 
 
+@functools.cache
 def is_on() -> bool:
-    """Whether anybody wants spans."""
+    """Whether anybody wants spans. It is asked once: who does has set a tracer provider before."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
 
 
