@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -23,6 +24,7 @@ import httpx2
 import pytest
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support import forks
 from tests.support.serving import open_api
 from tests.support.silence import SILENCE
 from tests.support.workshop import Workshop, open_workshop
@@ -55,15 +57,26 @@ def scratch() -> str | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
+        closing = contextlib.ExitStack()
+        config.add_cleanup(closing.close)
         # Not pytest's own folder: root's is closed to the user that root runs PostgreSQL as.
         folder = Path(tempfile.mkdtemp(prefix="runledger-tests-", dir=scratch()))
+        closing.callback(shutil.rmtree, folder, ignore_errors=True)
         folder.chmod(0o755)
         os.environ[TESTRUN] = str(folder)
+        if forks.are_possible():
+            closing.enter_context(forks.served(folder / "forks"))
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        shutil.rmtree(os.environ.pop(TESTRUN), ignore_errors=True)
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """The tests themselves are no garbage: not to be looked through while they are found, nor again and again after."""
+    gc.disable()
+    result = yield
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+    return result
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import IO
 
 import httpx2
 from tests.support.eventually import eventually
+from tests.support.forks import SOCKET, Fork, inherited
 
 from app.config import ROOT, Settings
 
@@ -24,8 +26,7 @@ _PASSED_ON = (
 def environment(settings: Settings, **more: str) -> dict[str, str]:
     """The environment of a process with these settings, and nothing of the developer's."""
     given = {name.upper(): str(getattr(settings, name)) for name in _PASSED_ON}
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    return inherited | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"} | given | more
+    return inherited() | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"} | given | more
 
 
 def free_port() -> int:
@@ -39,23 +40,29 @@ def free_port() -> int:
 def running(*arguments: str, env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`python …`, writing to `log`; told to stop, and if need be killed, at the end of the block."""
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=ROOT / "api",
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield process
-    finally:
-        process.terminate()
+        process = _started(*arguments, env=env, output=output)
+    with process:
         try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _started(*arguments: str, env: dict[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+    if SOCKET in os.environ and arguments[0] == "-m":
+        return Fork(*arguments, cwd=ROOT / "api", env=env, output=output)
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT / "api",
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+    )
 
 
 @contextlib.contextmanager

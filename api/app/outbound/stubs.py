@@ -129,4 +129,7 @@ _TROUBLES: dict[str, Response] = {
 if __name__ == "__main__":
     from app.outbound.clients import STUBS
 
-    uvicorn.run(played(STUBS), host="127.0.0.1", port=int(sys.argv[1]), log_level="error", lifespan="off")
+    uvicorn.run(
+        played(STUBS),
+        host="127.0.0.1", port=int(sys.argv[1]), log_level="error", lifespan="off", timeout_graceful_shutdown=1,
+    )  # fmt: skip
