@@ -76,6 +76,44 @@ async def test_one_job_a_lock_is_claimed_and_the_next_after_its_end(
     assert second.id > first.id
 
 
+@pytest.mark.parametrize("how", ["released", "snoozed"])
+async def test_an_attempt_given_back_is_not_given_back_again_by_who_has_claimed_it_since(
+    workshop: Workshop, link: Link, worker_id: int, how: str
+) -> None:
+    @workshop.action()
+    async def work() -> None: ...
+
+    await workshop.submit("work")
+    claims = Claims(link, None)
+    [job] = await claims.claim(worker_id, 10)
+    back = queries.EndedJob(
+        job.id, job.attempts, "todo", attempts_made=0, claimed_at=job.claimed_at, is_snoozed=how == "snoozed"
+    )
+    assert await queries.end_jobs(link, worker_id=worker_id, ended=[back]) == {job.id}
+    [again] = await claims.claim(worker_id, 10)
+    assert (again.id, again.attempts, again.worker_id) == (job.id, job.attempts, job.worker_id)
+    # The answer to the first was lost on the way, so it is written once more.
+    assert await queries.end_jobs(link, worker_id=worker_id, ended=[back]) == set()
+    assert await workshop.value("SELECT status FROM procrastinate_jobs") == "doing"
+
+
+async def test_an_attempt_that_waits_is_not_parked_again_by_who_has_claimed_it_since(
+    workshop: Workshop, link: Link, worker_id: int
+) -> None:
+    @workshop.action()
+    async def work() -> None: ...
+
+    await workshop.submit("work")
+    claims = Claims(link, None)
+    [job] = await claims.claim(worker_id, 10)
+    parked = queries.ParkedJob(job.id, job.attempts, job.claimed_at)
+    assert await queries.park_jobs(link, worker_id=worker_id, parked=[parked]) == {job.id}
+    [again] = await claims.claim(worker_id, 10)
+    assert (again.id, again.attempts) == (job.id, job.attempts)
+    assert await queries.park_jobs(link, worker_id=worker_id, parked=[parked]) == set()
+    assert await workshop.value("SELECT status FROM procrastinate_jobs") == "doing"
+
+
 async def test_a_scheduled_job_does_not_block_its_lock(workshop: Workshop, link: Link, worker_id: int) -> None:
     await workshop.execute(
         "INSERT INTO procrastinate_jobs (task_name, queue_name, lock, priority, scheduled_at) "

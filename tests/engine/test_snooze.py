@@ -216,7 +216,7 @@ async def test_a_worker_that_is_lost_before_a_snooze_is_written_is_a_crash(works
     assert job is not None and job.id is not None
     await workshop.execute("UPDATE procrastinate_workers SET last_heartbeat = now() - interval '1 hour'")
     await Rescue(workshop.queue.connector, lease=30, crash_cap=3).sweep()
-    too_late = queries.EndedJob(job.id, 0, "todo", attempts_made=0, delay=600, snoozes=0)
+    too_late = queries.EndedJob(job.id, 0, "todo", attempts_made=0, is_snoozed=True, delay=600)
     assert await queries.end_jobs(workshop.queue.connector, worker_id=worker_id, ended=[too_late]) == set()
     assert ((await workshop.get(run)).attempt, await snoozes(workshop)) == (1, 0)
 

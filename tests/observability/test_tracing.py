@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import httpx2
@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from tests.support.workshop import Workshop
 
 from app.engine.retry import Retry
+from app.observability import tracing
 from app.runs.context import Run
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -43,12 +44,14 @@ def id_of(span: ReadableSpan) -> int:
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
     """Somebody wants spans."""
     exporter, provider = Spans(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
-    return exporter
+    tracing.is_on.cache_clear()
+    yield exporter
+    tracing.is_on.cache_clear()
 
 
 @dataclass

@@ -186,7 +186,7 @@ class Ledger(RuleBasedStateMachine):
     def wait(self, held: Held) -> None:
         """An attempt ends because its run waits for a signal, unless that has come."""
         holder = Holder(str(held.job.run_id), held.worker_id, held.job.attempts + 1, held.job.snoozes)
-        parked = queries.ParkedJob(held.job.id, held.job.attempts)
+        parked = queries.ParkedJob(held.job.id, held.job.attempts, held.job.claimed_at)
         before = self._get(holder.run_id)
         try:
             self.bench.do(signals.receive(self.bench.workshop.engine, holder, "go", None))

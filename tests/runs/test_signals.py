@@ -210,14 +210,14 @@ async def test_no_signal_is_lost(workshop: Workshop, moment: str) -> None:
                 await eventually(somebody_waits)
                 await sending.commit()
                 looked, _ = await asyncio.gather(looking, also_sending, return_exceptions=True)
-            await queries.park_jobs(link, worker_id=worker_id, parked=[ParkedJob(job.id, job.attempts)])
+            await queries.park_jobs(link, worker_id=worker_id, parked=[ParkedJob(job.id, job.attempts, job.claimed_at)])
             assert isinstance(looked, signals.Answer | RunWaits)
             assert (await workshop.get(run)).state == "queued"
         case _:
             with pytest.raises(RunWaits):
                 await look()
             await send()
-            await queries.park_jobs(link, worker_id=worker_id, parked=[ParkedJob(job.id, job.attempts)])
+            await queries.park_jobs(link, worker_id=worker_id, parked=[ParkedJob(job.id, job.attempts, job.claimed_at)])
             assert (await workshop.get(run)).state == "queued"
     link.close()
 

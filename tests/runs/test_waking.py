@@ -45,7 +45,7 @@ class Stage:
             await self.wait()
 
     async def park(self) -> set[int]:
-        parked = ParkedJob(self.job.id, self.job.attempts)
+        parked = ParkedJob(self.job.id, self.job.attempts, self.job.claimed_at)
         return await queries.park_jobs(self.link, worker_id=self.worker_id, parked=[parked])
 
     async def end_children(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import attr
@@ -27,6 +28,8 @@ class ClaimedJob(jobs.Job):
     worker_id: int  # pyright: ignore[reportGeneralTypeIssues]
     #: `None`: a task of a namespace, which has no run.
     run_id: str | None
+    #: When, by the database's clock, it was claimed; `None` without a run.
+    claimed_at: datetime | None
     #: Whose run it is; `None`: nobody's.
     owner: str | None
     #: How many steps earlier attempts have finished.
@@ -108,6 +111,7 @@ def _claimed(row: dict[str, Any]) -> ClaimedJob:
         abort_requested=row["abort_requested"],
         worker_id=row["worker_id"],
         run_id=row["run_id"],
+        claimed_at=row["claimed_at"],
         owner=row["owner"],
         steps=row["steps"] or 0,
         crashes=row["crashes"] or 0,

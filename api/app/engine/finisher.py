@@ -180,15 +180,17 @@ def _row(job: ClaimedJob, ending: Ending) -> EndedJob | ParkedJob:
             )  # fmt: skip
         case Snoozed(problem=problem, delay=delay):
             return EndedJob(
-                job.id, job.attempts, "todo", attempts_made=0, delay=delay, error=_json(problem),
-                traceback=problem.traceback, snoozes=job.snoozes,
+                job.id, job.attempts, "todo", attempts_made=0, claimed_at=job.claimed_at, is_snoozed=True,
+                delay=delay, error=_json(problem), traceback=problem.traceback,
             )  # fmt: skip
         case Cancelled():
             return EndedJob(job.id, job.attempts, "aborted")
         case Released(delay=delay):
-            return EndedJob(job.id, job.attempts, "todo", attempts_made=0, delay=delay)
+            return EndedJob(
+                job.id, job.attempts, "todo", attempts_made=0, claimed_at=job.claimed_at, delay=delay
+            )  # fmt: skip
         case Waiting():
-            return ParkedJob(job.id, job.attempts)
+            return ParkedJob(job.id, job.attempts, job.claimed_at)
         case Lost():
             # Whoever holds the job is not touched; if nobody does, because the run was deleted, it must not stay.
             return EndedJob(job.id, job.attempts, "failed", error=_LOST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 import inspect
 import logging
 import time
@@ -43,6 +44,7 @@ STUCK_SECONDS = 10.0
 """How long a job may go on after it was stopped for its timeout."""
 
 Describe = Callable[[BaseException], Problem]
+_is_async = functools.cache(inspect.iscoroutinefunction)
 
 
 class Stop(enum.Enum):
@@ -105,7 +107,7 @@ class Performance:
         if self._stop is None:
             self._stop = why
             task = self._worker.app.tasks.get(self.job.task_name)
-            if task is None or inspect.iscoroutinefunction(task.func):
+            if task is None or _is_async(task.func):
                 self.task.cancel()
 
     def _abort_reason(self) -> AbortReason | None:
@@ -156,7 +158,7 @@ class Performance:
     async def _call(self, task: tasks.Task[..., Any, ...]) -> Any:
         worker, context = self._worker, self.context
         arguments = [context] if task.pass_context else []
-        is_async = inspect.iscoroutinefunction(task.func)
+        is_async = _is_async(task.func)
 
         async def call_async() -> Any:
             return await task(*arguments, **self.job.task_kwargs)

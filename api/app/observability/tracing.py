@@ -6,6 +6,7 @@ Spans go to whoever has set a tracer provider, such as `opentelemetry-instrument
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,13 +26,14 @@ def carried_trace(headers: Mapping[str, str]) -> dict[str, str] | None:
     carrier: dict[str, str] = {}
     if trace.get_current_span().get_span_context().is_valid:
         propagate.inject(carrier)
-    elif any(field in headers for field in propagate.get_global_textmap().fields):
+    elif any(field in headers for field in _fields()):
         propagate.inject(carrier, propagate.extract(headers))
     return carrier or None
 
 
+@functools.cache
 def is_on() -> bool:
-    """Whether anybody wants spans."""
+    """Whether anybody wants spans. It is asked once: who does has set a tracer provider before."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
 
 
@@ -139,6 +141,12 @@ def _span(
             span.set_attribute("error.type", type(error).__name__)
             span.set_status(Status(StatusCode.ERROR, type(error).__name__))
             raise
+
+
+@functools.cache
+def _fields() -> frozenset[str]:
+    """The headers that may carry a trace."""
+    return frozenset(propagate.get_global_textmap().fields)
 
 
 def _operation(kind: str, name: str, queue: str | None) -> dict[str, str | int]:

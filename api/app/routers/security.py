@@ -6,6 +6,7 @@ import functools
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import http_sf
 from fastapi import Depends, FastAPI, Request
@@ -173,7 +174,21 @@ def _policy(amount: int, seconds: int) -> str:
 def _is_our_own(request: HTTPConnection, settings: Settings) -> bool:
     """Whether the request comes from this machine, and not from a web page that a browser here has opened."""
     from_here = settings.says_where_published or _is_loopback(request.client.host if request.client else None)
-    return settings.open_on_loopback and from_here and _is_local_name(request.url.hostname)
+    return settings.open_on_loopback and from_here and _is_local_name(_asked_by_name(request))
+
+
+def _asked_by_name(request: HTTPConnection) -> str | None:
+    # The URL says it too, and takes as long to make as all the rest of this.
+    host = request.headers.get("host")
+    return request.url.hostname if host is None else _name_in(host)
+
+
+@functools.lru_cache
+def _name_in(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 @functools.lru_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from app.engine.app import App
 from app.engine.limits import Limit
 from app.engine.retry import Retry
 from app.errors import InvalidInput, Rejected, UnknownAction
+from app.observability import tracing
 from app.runs.child import call_in_child, check_importable
 from app.runs.context import Run, begin
 from app.runs.problems import faults
@@ -28,6 +30,8 @@ NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 Perform = Callable[..., Any]
 KeyPolicy = Literal["optional", "required"]
 SubmitScope = Literal["runs:write", "admin"]
+
+_UNTRACED = contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,7 @@ class Actions(Mapping[str, Action]):
         async def perform(context: JobContext, /, **params: Any) -> Any:
             run = await begin(context, self.ask)
             try:
-                async with run.traced():
+                async with run.traced() if tracing.is_on() else _UNTRACED:
                     return await call(run, params)
             finally:
                 await run.written()

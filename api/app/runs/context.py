@@ -136,14 +136,11 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def traced(self) -> AsyncGenerator[None]:
-        """Around the attempt, a span in the run's trace, if anybody wants spans.
+        """Around the attempt, a span in the run's trace.
 
         Raises:
             NotBegun: the database did not say which trace.
         """
-        if not tracing.is_on():
-            yield
-            return
         try:
             with translated_errors():
                 async with autocommit(self._engine).connect() as connection:

@@ -170,7 +170,7 @@ claimed AS (
       FROM claimed
      WHERE run.job_id = claimed.id AND run.job_id = ANY (ARRAY(SELECT id FROM claimed))
     RETURNING run.id, run.job_id, run.owner, run.attempt, run.last_seq, run.steps, run.crashes, run.snoozes,
-              run.max_attempts,
+              run.max_attempts, run.started_at,
               coalesce(run.start_deadline < now() AND claimed.attempts = 0 AND run.crashes = 0, false) AS is_late
 ), told AS (
     INSERT INTO run_events (run_id, seq, type, data)
@@ -195,7 +195,7 @@ page AS (
 SELECT page.last_lock, page.last_key, page.seconds, job.id, job.queue_name, job.task_name, job.priority, job.lock,
        job.queueing_lock, job.args, job.status, job.scheduled_at, job.attempts, job.abort_requested, job.worker_id,
        job.limit_key, run.id AS run_id, run.owner, run.steps, run.crashes, run.snoozes, run.is_late,
-       run.max_attempts
+       run.max_attempts, run.started_at AS claimed_at
   FROM page
   LEFT JOIN claimed AS job ON true
   LEFT JOIN started AS run ON run.job_id = job.id

@@ -143,12 +143,18 @@ class _Connection(httpcore2.AsyncNetworkStream):
             raise
 
 
+@functools.cache
+def trusted() -> ssl.SSLContext:
+    """What this system trusts, for every client of a process: reading it takes longer than opening the client."""
+    return httpx2.create_ssl_context(trust_env=False)
+
+
 class GuardedTransport(httpx2.AsyncHTTPTransport):
     """httpx2's transport over a network of our choice, for which it has no parameter."""
 
     def __init__(self, network: httpcore2.AsyncNetworkBackend) -> None:
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=httpx2.create_ssl_context(trust_env=False),
+            ssl_context=trusted(),
             max_connections=100,
             keepalive_expiry=5.0,
             network_backend=network,

@@ -7,13 +7,15 @@ from collections.abc import Callable
 import httpx2
 from typing_extensions import override
 
+from app.outbound.web.guard import trusted
+
 
 class PlayedHost(httpx2.AsyncHTTPTransport):
     """The way to the stub of one host."""
 
     def __init__(self, stub: Callable[[], str]) -> None:
         """`stub` is asked for the stub's URL at the first request: it may start it."""
-        super().__init__(trust_env=False)
+        super().__init__(verify=trusted(), trust_env=False)
         self._stub = stub
 
     @override
