@@ -184,6 +184,27 @@ async def test_what_is_read_has_the_headers_that_are_documented(api: httpx2.Asyn
             assert undocumented_headers(operation, answer) == set(), operation["operationId"]
 
 
+async def test_head_is_answered_like_get_without_the_body_but_for_streams(
+    api: httpx2.AsyncClient, workshop: Workshop
+) -> None:
+    @workshop.action()
+    async def echo() -> None: ...
+
+    run = (await api.post("/runs", json={"action": "echo"})).json()["id"]
+    known = defaultdict(lambda: "echo", run_id=run, task_id=run, job_id=run)
+    for path, method, operation in operations(CONTRACT):
+        if method != "get":
+            continue
+        named, name = path.format_map(known), operation["operationId"]
+        head = await api.head(named)
+        if path.endswith(("/events", "/stream")):
+            assert (head.status_code, head.headers["allow"]) == (405, "GET"), name
+        else:
+            got = await api.get(named)
+            assert (head.status_code, head.content) == (got.status_code, b""), name
+            assert set(head.headers) == set(got.headers), name
+
+
 @EVERY_OPERATION
 def test_what_takes_a_key_documents_how_it_says_that_it_was_sent_before(operation: dict[str, Any]) -> None:
     name = operation["operationId"]

@@ -36,6 +36,7 @@ from app.routers import (
     why,
     workers,
 )
+from app.routers.heads import Heads
 from app.routers.hosts import AllowedHosts
 from app.routers.problems import install_problem_handlers
 from app.routers.security import document_credentials
@@ -98,6 +99,7 @@ def create_app(
     if has_reference:
         app.add_route("/", lambda _: RedirectResponse("/docs"), include_in_schema=False)
     install_problem_handlers(app)
+    app.add_middleware(Heads)
     app.add_middleware(AllowedHosts, names=settings.allowed_hosts)
     document_credentials(app)
     contract.publish(app)

@@ -24,6 +24,7 @@ import httpx2
 
 from app.config import Settings
 from app.domain.journal import Outcome, Policy
+from app.engine.retry import leaves
 from app.errors import ChildFailed, RunWaits
 from app.outbound.clients import STUBS, Clients, open_clients
 from app.outbound.stubs import Stubs
@@ -76,8 +77,10 @@ class Rehearsal:
     @property
     def next_attempt(self) -> int:
         """The number of the attempt after this one: the same, if this one waits."""
-        waits = self.waits_for is not None or not getattr(self.error, "uses_attempt", True)
-        return self.attempt if waits else self.attempt + 1
+        is_asked_to_wait = self.error is not None and not any(
+            getattr(each, "uses_attempt", True) for each in leaves(self.error)
+        )
+        return self.attempt if is_asked_to_wait or self.waits_for is not None else self.attempt + 1
 
     @property
     def result(self) -> Any:

@@ -126,9 +126,24 @@ async def test_workers_killed_before_a_service_has_answered_pay_each_once(stage:
     assert await stage.value("SELECT attempt FROM action_runs") == 3
 
 
+async def test_a_storage_that_is_down_does_not_have_the_speech_made_again(stage: Library) -> None:
+    no_folder = stage.folder / "files"
+    no_folder.write_text("The storage is down.")
+    adventure = await stage.begin()
+    with stage.worker():
+        await eventually(lambda: stage.value("SELECT 1 FROM action_runs WHERE state = 'retrying'"), within=60)
+        no_folder.unlink()
+        adventure = await stage.complete(adventure)
+    assert await stage.calls() == ONCE_EACH
+    assert await stage.value("SELECT attempt FROM action_runs") == 2
+    sound = await stage.api.get(adventure["entries"][0]["audio_url"])
+    assert (sound.status_code, sound.content[:4]) == (200, b"RIFF")
+    assert await stage.value("SELECT count(*) FROM adventure_speeches") == 0
+
+
 async def test_workers_killed_before_a_step_is_stored_pay_each_service_once(stage: Library) -> None:
     adventure = await stage.begin()
-    for step in ("analyse", "store"):
+    for step in ("speak", "store"):
         async with gate(stage.engine, before_step(step)) as reached:
             await stage.kill_a_worker(reached)
     with stage.worker():

@@ -50,6 +50,7 @@ async def test_every_write_is_there_with_its_actor_and_what_came_of_it(call: Cal
         ("jwt:ada", "POST /runs", first, 202),
         ("secret", "POST /runs/batch", batch[0]["id"], 202),
         ("secret", "POST /runs/batch", batch[2]["id"], 202),
+        ("secret", "POST /runs/batch", None, 404),
         (f"key:{key_id}", "POST /actions/run", second, 202),
         (f"key:{key_id}", "POST /runs/{run_id}/cancel", first, 404),
         ("jwt:ada", "POST /runs/{run_id}/cancel", first, 200),
@@ -57,7 +58,24 @@ async def test_every_write_is_there_with_its_actor_and_what_came_of_it(call: Cal
         ("jwt:ada", "POST /runs/{run_id}/cancel", first, 403),
     ]
     assert await told(call, object_id=second) == [(f"key:{key_id}", "POST /actions/run", second, 202)]
-    assert len(await told(call, actor="secret")) == 2
+    assert len(await told(call, actor="secret")) == 3
+
+
+async def test_what_of_a_batch_is_refused_is_there_like_a_refusal_of_one_and_what_is_not_understood_is_not(
+    call: Caller, workshop: Workshop
+) -> None:
+    key = await callers.key(workshop.engine, "bob", "actions:echo")
+    key_id = keys.id_of(key.encode())
+    queued = ECHO | {"queueing_lock": "one"}
+    asked = [queued, queued, {"action": "no"}, {"action": "echo"}, 7]
+    answer = await call("POST", "/runs/batch", bearer(key), json={"runs": asked})
+    items = answer.json()["items"]
+    assert [item.get("error", {}).get("status") for item in items] == [None, 409, 403, 422, 422]
+    assert (await told(call))[1:] == [
+        (f"key:{key_id}", "POST /runs/batch", items[0]["id"], 202),
+        (f"key:{key_id}", "POST /runs/batch", None, 409),
+        (f"key:{key_id}", "POST /runs/batch", None, 403),
+    ]
 
 
 async def test_what_is_read_or_not_understood_or_of_nobody_is_not_written_down(call: Caller) -> None:

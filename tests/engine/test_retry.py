@@ -107,6 +107,31 @@ def test_the_last_wait_of_a_table_comes_again_for_who_may_try_more_often() -> No
     assert [table.delay(Unavailable(), attempts=made, own=5) for made in range(1, 6)] == [1, 60, 60, 60, None]
 
 
+def group(*errors: Exception) -> ExceptionGroup:
+    """As a task group in a task group raises it."""
+    return ExceptionGroup("outer", [ExceptionGroup("inner", errors)])
+
+
+def test_a_group_that_is_asked_to_wait_waits_for_the_longest() -> None:
+    busy = group(RateLimited("x", retry_after=30), RateLimited("x", retry_after=600))
+    assert 600 <= (RETRY.snooze(busy, snoozes=0) or 0) <= 660
+    assert RETRY.snooze(busy, snoozes=MAX_SNOOZES) is None
+
+
+@pytest.mark.parametrize("other", [Unavailable(), Rejected(), KeyError()])
+def test_a_group_with_another_error_in_it_uses_an_attempt(other: Exception) -> None:
+    assert RETRY.snooze(group(RateLimited("x", retry_after=30), other), snoozes=0) is None
+
+
+def test_a_group_is_retried_when_the_most_patient_of_its_errors_says_unless_one_is_final() -> None:
+    retry = Retry(max_attempts=4, rules={KeyError: None, IndexError: Retry(max_attempts=2)})
+    assert (retry.delay(group(RateLimited("x", retry_after=300), Unavailable()), attempts=1) or 0) >= 300
+    for final in (Rejected(), KeyError()):
+        assert retry.delay(group(RateLimited("x", retry_after=300), final), attempts=1) is None
+    rare = group(IndexError(), Unavailable())
+    assert [retry.delay(rare, attempts=made) is not None for made in (1, 2)] == [True, False]
+
+
 def test_a_long_life_does_not_overflow() -> None:
     assert Retry(max_attempts=10**9).delay(Unavailable(), attempts=10**6) is not None
 

@@ -64,6 +64,16 @@ async def test_a_run_that_is_asked_to_wait_waits_and_uses_no_attempt(workshop: W
     assert await snoozes(workshop) == 7
 
 
+async def test_a_task_group_of_the_action_is_asked_to_wait_like_the_action_itself(workshop: Workshop) -> None:
+    limited(workshop, ExceptionGroup("unhandled errors in a TaskGroup", [busy(5), busy(600)]))
+    run = await workshop.submit("ask")
+    await workshop.drain()
+    assert ((await workshop.get(run)).state, (await workshop.get(run)).attempt) == ("scheduled", 0)
+    assert await workshop.value("SELECT schedule_at > now() + interval '595 seconds' FROM action_runs")
+    await workshop.drain_all()
+    assert ((await workshop.get(run)).attempt, await snoozes(workshop)) == (1, 1)
+
+
 async def test_its_history_says_that_it_was_asked_to_wait_and_until_when(workshop: Workshop) -> None:
     limited(workshop, busy())
     run = await workshop.submit("ask")

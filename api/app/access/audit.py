@@ -6,6 +6,7 @@ after it was done.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from pydantic import AwareDatetime, BaseModel, Field
@@ -47,6 +48,12 @@ async def record(engine: AsyncEngine, *, actor: str, route: str, object_id: str 
             object_id=object_id and storable_text(object_id)[:LONGEST],
             outcome=outcome,
         )
+
+
+async def record_all(engine: AsyncEngine, *, actor: str, route: str, outcomes: Sequence[int]) -> None:
+    """Write down what came of many things that were asked for together."""
+    async with autocommit(engine).connect() as connection:
+        await queries.insert_audit_entries(connection, actor=actor, route=route, outcomes=outcomes)
 
 
 async def list_page(

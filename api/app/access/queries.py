@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -81,6 +82,12 @@ async def insert_audit_entry(
 ) -> None:
     """Write down who did what, now."""
     await connection.execute(insert(AuditEntry).values(actor=actor, route=route, object_id=object_id, outcome=outcome))
+
+
+async def insert_audit_entries(connection: AsyncConnection, *, actor: str, route: str, outcomes: Sequence[int]) -> None:
+    """Write down many things that somebody did, now, none of them to an object that has a name."""
+    entries = [{"actor": actor, "route": route, "outcome": outcome} for outcome in outcomes]
+    await connection.execute(insert(AuditEntry), entries)
 
 
 async def list_audit_entries(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from procrastinate import jobs
@@ -28,6 +28,9 @@ class Retry(BaseRetryStrategy):
     (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015), but at least what the error's
     `retry_after` says. An error whose `retryable` is false is final; one whose `uses_attempt` is false is waited for,
     likewise, without an attempt being used.
+
+    Of a group, such as a `TaskGroup` raises, each error has its say: one that is final makes the group final, one that
+    uses an attempt has it use one, and the longest wait is waited.
     """
 
     max_attempts: int = 5
@@ -49,12 +52,7 @@ class Retry(BaseRetryStrategy):
         `own` is the run's own number of attempts, which every run is stored with: where it is not this strategy's, its
         submission asked for it, and it holds whatever the error.
         """
-        strategy = self._for(error)
-        if strategy is None:
-            return None
-        if attempts >= (strategy.max_attempts if own in (None, self.max_attempts) else own):
-            return None
-        return max(strategy.jittered(attempts), _asked_for(error))
+        return _longest([self._delay(each, attempts, own) for each in leaves(error)])
 
     def snooze(self, error: BaseException, *, snoozes: int) -> float | None:
         """Seconds to wait without using an attempt, or `None`: it uses one.
@@ -62,14 +60,25 @@ class Retry(BaseRetryStrategy):
         `snoozes` is how often the run was snoozed before. Where the error does not say how long, the waits grow as
         those of attempts do.
         """
-        strategy = self._for(error)
-        if strategy is None or getattr(error, "uses_attempt", True) or snoozes >= MAX_SNOOZES:
-            return None
-        return max(strategy.jittered(snoozes + 1), _asked_for(error) * random.uniform(1, 1 + SPREAD))
+        return _longest([self._snooze(each, snoozes) for each in leaves(error)])
 
     def jittered(self, attempts: int) -> float:
         """Seconds to wait after so many attempts, whatever the error was."""
         return random.uniform(0, min(self.cap, self.base * 2 ** min(attempts - 1, 62)))
+
+    def _delay(self, error: BaseException, attempts: int, own: int | None) -> float | None:
+        strategy = self._for(error)
+        if strategy is None:
+            return None
+        if attempts >= (strategy.max_attempts if own in (None, self.max_attempts) else own):
+            return None
+        return max(strategy.jittered(attempts), _asked_for(error))
+
+    def _snooze(self, error: BaseException, snoozes: int) -> float | None:
+        strategy = self._for(error)
+        if strategy is None or getattr(error, "uses_attempt", True) or snoozes >= MAX_SNOOZES:
+            return None
+        return max(strategy.jittered(snoozes + 1), _asked_for(error) * random.uniform(1, 1 + SPREAD))
 
     def _for(self, error: BaseException) -> Retry | None:
         if not getattr(error, "retryable", True):
@@ -98,6 +107,20 @@ class RetryTable(Retry):
     @override
     def jittered(self, attempts: int) -> float:
         return self.waits[min(attempts, len(self.waits)) - 1] * random.uniform(1, 1 + self.spread)
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors of a group, and of the groups in it; of any other error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from leaves(each)
+    else:
+        yield error
+
+
+def _longest(waits: list[float | None]) -> float | None:
+    told = [wait for wait in waits if wait is not None]
+    return max(told) if len(told) == len(waits) else None
 
 
 def _asked_for(error: BaseException) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from fastapi import Request
@@ -48,6 +48,23 @@ def will_submit(request: Request) -> str:
         The route that the audit log names for them.
     """
     request.scope[_SUBMITS] = True
+    return _route_of(request)
+
+
+async def write_down_refusals(request: Request, outcomes: Iterable[int]) -> None:
+    """Write down what was refused of a request that asks for many things, and is itself accepted."""
+    principal: Principal = request.scope[PRINCIPAL]
+    route, refused = _route_of(request), [outcome for outcome in outcomes if outcome in _REFUSALS]
+    if not refused:
+        return
+    try:
+        engine = request.app.state.services.engine
+        await audit.record_all(engine, actor=principal.actor, route=route, outcomes=refused)
+    except DATABASE_ERRORS as error:
+        log.error("Not in the audit log: %s %s %s: %s", principal.actor, route, refused, error)
+
+
+def _route_of(request: Request) -> str:
     return f"{request.method} {request.scope['route'].path}"
 
 

@@ -105,7 +105,10 @@ def _methods(request: Request) -> set[str]:
     # `/runs/batch` is no run.
     named = {route.path_format for route in matching if route.path_format == path}
     own = named or {route.path_format for route in matching[:1]}
-    return {method for route in matching if route.path_format in own for method in route.methods or ()}
+    there = [route for route in matching if route.path_format in own]
+    methods = {method for route in there for method in route.methods or ()}
+    is_stream = any(getattr(route.original_route, "is_stream", False) for route in there)
+    return methods if is_stream or "GET" not in methods else methods | {"HEAD"}
 
 
 class Mistakes:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi_rfc9457 import Problem
 from fastapi_rfc9457.server import problems
 from pydantic import Field
 
@@ -32,7 +33,7 @@ from app.errors import (
     UnreadableBody,
 )
 from app.observability.tracing import carried_trace
-from app.routers.audited import will_submit
+from app.routers.audited import will_submit, write_down_refusals
 from app.routers.dependencies import ServicesDep
 from app.routers.headers import (
     IDEMPOTENCY_KEY,
@@ -128,6 +129,7 @@ async def submit_runs(body: RunBatch, services: ServicesDep, principal: Submits,
     source = await with_webhooks(origin(principal, request), services, named)
     check = functools.partial(check_may_submit, principal)
     outcomes = await submission.submit_all(services.intake, services.actions, body.runs, source, check=check)
+    await write_down_refusals(request, [each.status for each in outcomes if isinstance(each, Problem)])
     items = [each if isinstance(each, BatchItem) else BatchItem(error=document(each)) for each in outcomes]
     # A thousand of them are not checked a second time.
     return Response(BatchAccepted(items=items).model_dump_json(exclude_unset=True), 202, media_type="application/json")

@@ -18,6 +18,7 @@ from fastapi.dependencies.utils import get_dependant, get_flat_params
 from fastapi.routing import APIRoute
 from fastapi_rfc9457 import Problem
 from fastapi_rfc9457.server import problems
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 from typing_extensions import override
@@ -42,8 +43,10 @@ from app.errors import (
     UrlTooLong,
 )
 from app.routers.audited import audited
+from app.routers.heads import IS_HEAD
 from app.routers.security import Access, tell_standing
 from app.routers.sites import SAFE_METHODS
+from app.routers.streams import EventStream
 from app.runs.values import check_storable, has_more_than
 
 LARGEST_BODY_BYTES = 2 * 1024 * 1024
@@ -87,13 +90,20 @@ class StrictRoute(APIRoute):
         ]
         super().__init__(path, endpoint, responses=with_problems(responses or {}, *refuses), **options)
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether it answers for as long as somebody listens. HEAD would hold a place there for nobody."""
+        return isinstance(self.response_class, type) and issubclass(self.response_class, EventStream)
+
     @override
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle, access = super().get_route_handler(), access_of(self.dependant)
         takes_body = self.body_field is not None
-        known = _query_parameters(self.dependant)
+        known, is_stream = _query_parameters(self.dependant), self.is_stream
 
         async def handle_strictly(request: Request) -> Response:
+            if is_stream and IS_HEAD in request.scope:
+                raise HTTPException(405)
             # First of all: a body is not read for whoever may not send it.
             if access is not None:
                 await access.admit(request)

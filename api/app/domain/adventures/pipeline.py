@@ -17,8 +17,7 @@ from app.domain.adventures.story import Telling, write_page
 from app.domain.journal import Journal
 from app.errors import Rejected
 from app.outbound.clients import Clients
-from app.outbound.gemini.client import GeminiClient
-from app.outbound.storage.interface import Storage
+from app.outbound.gemini.client import GeminiClient, Speech
 
 ACTION = "generate_adventure_entry"
 """Also named by the trigger that makes an entry an error when its run has failed."""
@@ -44,6 +43,14 @@ class Shelf(Protocol):
 
     async def get_telling(self, adventure_id: UUID, entry_id: UUID, *, owner: str | None) -> Mapping[str, Any] | None:
         """What a `Telling` is made of, if the run may write this entry."""
+        ...
+
+    async def get_speech(self) -> Speech | None:
+        """What the run has had spoken, if it has, and its entry is not complete."""
+        ...
+
+    async def keep_speech(self, speech: Speech) -> None:
+        """Keep what the run has had spoken, until its entry is complete."""
         ...
 
     async def complete_entry(
@@ -79,7 +86,7 @@ async def generate(run: Journal, clients: Clients, shelf: Shelf, entry: Entry, *
     language, native = telling.language, telling.native_language
     translation = await run.step("translate", clients.deepl.translate, page.text, source=language, target=native)
     await run.progress(2, STEPS, "translated")
-    recording = await run.step("speak", speak, clients.gemini, clients.storage, entry, page.text, language)
+    recording = await run.step("speak", speak, clients, shelf, entry, page.text, language)
     await run.progress(3, STEPS, "spoken")
     words = await run.step("analyse", clients.spacy.analyse, page.text, language)
     await run.progress(4, STEPS, "analysed")
@@ -98,9 +105,17 @@ async def generate(run: Journal, clients: Clients, shelf: Shelf, entry: Entry, *
     return entry
 
 
-async def speak(gemini: GeminiClient, storage: Storage, entry: Entry, text: str, language: str) -> Recording:
+async def speak(clients: Clients, shelf: Shelf, entry: Entry, text: str, language: str) -> Recording:
     """Have the text spoken, and keep the sound, in the same place at every attempt."""
-    speech = await gemini.speak(text, language)
+    speech = await shelf.get_speech() or await _spoken(clients.gemini, shelf, text, language)
     key = f"adventures/{entry.adventure_id}/{entry.entry_id}.wav"
-    await storage.put(key, speech.audio, speech.content_type)
+    await clients.storage.put(key, speech.audio, speech.content_type)
     return Recording(key=key, content_type=speech.content_type)
+
+
+async def _spoken(gemini: GeminiClient, shelf: Shelf, text: str, language: str) -> Speech:
+    speech = await gemini.speak(text, language)
+    # It is paid for, and the storage may be down. The end of the step, which is read back by each attempt and kept as
+    # long as the run, is no place for megabytes.
+    await shelf.keep_speech(speech)
+    return speech

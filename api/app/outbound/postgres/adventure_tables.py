@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -114,4 +115,18 @@ audio = Table(
     Column("content_type", Text(), nullable=False),
     PrimaryKeyConstraint("entry_id", name="pk_adventure_audio"),
     _belongs_to("adventure_audio", "entry_id", "adventure_entries"),
+)
+
+# As far as it is referred to: the rest of it is for the ledger to say.
+_runs = Table("action_runs", MetaData(), Column("id", Text(collation="C"), primary_key=True))
+
+speeches = Table(
+    "adventure_speeches",
+    metadata,
+    #: Whose speech it is. Deleted with the run, which may be retried until then.
+    Column("run_id", Text(collation="C"), nullable=False),
+    Column("audio", LargeBinary(), nullable=False),
+    Column("content_type", Text(), nullable=False),
+    PrimaryKeyConstraint("run_id", name="pk_adventure_speeches"),
+    ForeignKeyConstraint(["run_id"], [_runs.c.id], name="fk_adventure_speeches_run_id", ondelete="CASCADE"),
 )

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.outbound.gemini.client import Speech
 from app.outbound.postgres.database import autocommit
 
 AdventureRow = Row[Any]
@@ -41,6 +42,16 @@ class AdventureShelf:
         async with autocommit(self._engine).connect() as connection:
             return await get_telling(connection, adventure_id, entry_id, owner=owner, run_id=self._run_id)
 
+    async def get_speech(self) -> Speech | None:
+        """What the run has had spoken, if it has, and its entry is not complete."""
+        async with autocommit(self._engine).connect() as connection:
+            return await get_speech(connection, self._run_id)
+
+    async def keep_speech(self, speech: Speech) -> None:
+        """Keep what the run has had spoken, until its entry is complete."""
+        async with autocommit(self._engine).connect() as connection:
+            await insert_speech(connection, self._run_id, speech)
+
     async def complete_entry(
         self,
         entry_id: UUID,
@@ -58,6 +69,7 @@ class AdventureShelf:
                 await insert_choices(connection, entry_id, choices)
                 await insert_translation(connection, entry_id, translation)
                 await insert_audio(connection, entry_id, key=audio_key, content_type=audio_type)
+            await delete_speech(connection, self._run_id)
 
 
 async def insert_adventure(
@@ -230,3 +242,25 @@ async def insert_audio(connection: AsyncConnection, entry_id: UUID, *, key: str,
     """Where an entry, spoken, is kept."""
     statement = text("INSERT INTO adventure_audio (entry_id, key, content_type) VALUES (:entry_id, :key, :type)")
     await connection.execute(statement, {"entry_id": entry_id, "key": key, "type": content_type})
+
+
+async def get_speech(connection: AsyncConnection, run_id: str) -> Speech | None:
+    """What a run has had spoken, if it is kept."""
+    statement = text("SELECT audio, content_type FROM adventure_speeches WHERE run_id = :run_id")
+    row = (await connection.execute(statement, {"run_id": run_id})).first()
+    return None if row is None else Speech(row.audio, row.content_type)
+
+
+async def insert_speech(connection: AsyncConnection, run_id: str, speech: Speech) -> None:
+    """Keep what a run has had spoken, unless something is kept."""
+    statement = text("""
+        INSERT INTO adventure_speeches (run_id, audio, content_type) VALUES (:run_id, :audio, :content_type)
+            ON CONFLICT (run_id) DO NOTHING
+    """)
+    values = {"run_id": run_id, "audio": speech.audio, "content_type": speech.content_type}
+    await connection.execute(statement, values)
+
+
+async def delete_speech(connection: AsyncConnection, run_id: str) -> None:
+    """Keep what a run has had spoken no longer."""
+    await connection.execute(text("DELETE FROM adventure_speeches WHERE run_id = :run_id"), {"run_id": run_id})
