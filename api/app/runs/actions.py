@@ -140,28 +140,24 @@ class Actions(Mapping[str, Action]):
                 process.
         """
 
-        if timeout is not None and timeout <= 0:
-            raise ValueError(f"A timeout is a number of seconds greater than 0, not {timeout!r}.")
-        if idempotency not in get_args(KeyPolicy):
-            raise ValueError(f"Idempotency is 'optional' or 'required', not {idempotency!r}.")
-        if scope not in get_args(SubmitScope):
-            raise ValueError(f"The scope is 'runs:write' or 'admin', not {scope!r}.")
+        _check_options(timeout, idempotency, scope)
 
         def decorate(function: Perform) -> Task[..., Any, ...]:
-            action = self._register(name or function.__name__, function, retry or Retry(), options)
-            if timeout is not None:
-                self._app.timeouts[action.name] = timeout
-            if limit is not None:
-                _check(limit, action)
-                self._app.limits[action.name] = limit
-            self._actions[action.name] = replace(
-                action, timeout=timeout, limit=limit, idempotency=idempotency, scope=scope
-            )
-            return action.task
+            made = self._made(name or function.__name__, function, retry or Retry(), options)
+            return self._register(replace(made, timeout=timeout, limit=limit, idempotency=idempotency, scope=scope))
 
         return decorate
 
-    def _register(self, name: str, function: Perform, retry: Retry, options: dict[str, Any]) -> Action:
+    def _register(self, action: Action) -> Task[..., Any, ...]:
+        if action.timeout is not None:
+            self._app.timeouts[action.name] = action.timeout
+        if action.limit is not None:
+            _check_limit(action.limit, action)
+            self._app.limits[action.name] = action.limit
+        self._actions[action.name] = action
+        return action.task
+
+    def _made(self, name: str, function: Perform, retry: Retry, options: dict[str, Any]) -> Action:
         if not NAME.fullmatch(name):
             raise ValueError(f"An action's name is 1 to 64 of a-z 0-9 _ . - and begins with a letter, not {name!r}.")
         signature = _Signature.of(name, function)
@@ -269,7 +265,16 @@ class _Signature:
         return value
 
 
-def _check(limit: Limit, action: Action) -> None:
+def _check_options(timeout: float | None, idempotency: KeyPolicy, scope: SubmitScope) -> None:
+    if timeout is not None and timeout <= 0:
+        raise ValueError(f"A timeout is a number of seconds greater than 0, not {timeout!r}.")
+    if idempotency not in get_args(KeyPolicy):
+        raise ValueError(f"Idempotency is 'optional' or 'required', not {idempotency!r}.")
+    if scope not in get_args(SubmitScope):
+        raise ValueError(f"The scope is 'runs:write' or 'admin', not {scope!r}.")
+
+
+def _check_limit(limit: Limit, action: Action) -> None:
     limit.check()
     if limit.by is not None and limit.by not in action.input.model_fields:
         raise ValueError(f"The limit of action {action.name!r} is by {limit.by!r}, which is no parameter of it.")
