@@ -132,7 +132,8 @@ async def test_a_stream_that_broke_off_is_resumed_at_another_api(
     run = await submit(api, "count_words", text="one two three")
     first = await anext(follow(api, run))
     with worker_process(settings, log):
-        async with api_process(settings, log) as (url, _), httpx2.AsyncClient(base_url=url) as other:
+        # Longer than an API without a bell lies still.
+        async with api_process(settings, log) as (url, _), httpx2.AsyncClient(base_url=url, timeout=60) as other:
             rest = [event async for event in follow(other, run, after=first["seq"])]
     assert [event["seq"] for event in [first, *rest]] == list(range(1, len(rest) + 2))
 
