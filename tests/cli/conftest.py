@@ -19,7 +19,7 @@ import pytest_asyncio
 from sqlalchemy import URL
 from tests.conftest import TEMPLATE, _created
 from tests.support.eventually import eventually
-from tests.support.processes import api_process, environment, worker_process
+from tests.support.processes import api_process, environment, stopped_after, worker_process
 
 from app.cli import main
 from app.config import Settings, get_settings
@@ -63,7 +63,7 @@ class Terminal:
     @contextlib.contextmanager
     def started(self, *arguments: str, **env: str) -> Generator[subprocess.Popen[str]]:
         """A command in a process of its own; told to stop, and if need be killed, at the end of the block."""
-        with subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", *arguments],
             env=self.env | env,
             stdin=subprocess.DEVNULL,
@@ -72,15 +72,9 @@ class Terminal:
             text=True,
             # A shell starts what runs in its background, such as these tests, deaf to Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.terminate()
-                try:
-                    process.wait(15)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+        )
+        with stopped_after(process):
+            yield process
 
     def json(self, *arguments: str, **env: str) -> Any:
         """What a command says with --json, when it succeeds."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx2
 from tests.support.eventually import eventually
@@ -41,9 +41,16 @@ def running(*arguments: str, env: dict[str, str], log: Path) -> Iterator[subproc
     """`python …`, writing to `log`; told to stop, and if need be killed, at the end of the block."""
     with log.open("ab") as output:
         process = _started(*arguments, env=env, output=output)
+    with stopped_after(process):
+        yield process
+
+
+@contextlib.contextmanager
+def stopped_after(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """It is told to stop, and if need be killed, at the end of the block."""
     with process:
         try:
-            yield process
+            yield
         finally:
             process.terminate()
             try:
