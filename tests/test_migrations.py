@@ -29,7 +29,7 @@ from app.outbound.postgres import adventure_tables, backlog, digests
 from app.runs.state import RunState
 from app.webhooks.models import Base
 
-HEAD = "app_0020"
+HEAD = "app_0021"
 REVISIONS = ScriptDirectory.from_config(Config(ROOT / "alembic.ini"))
 
 # Everything that a schema consists of; enum labels without their order, which upstream's own two ways differ in.

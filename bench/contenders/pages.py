@@ -26,7 +26,8 @@ FILL = """
     SELECT 'common', 'default', CASE WHEN n > 997000 OR n <= 30 THEN 'todo' ELSE 'succeeded' END
            ::procrastinate_job_status, jsonb_build_object('n', n, 'text', CASE WHEN n <= 200 THEN 'needle' END)
       FROM generate_series(1, 1000000) AS n;
-    INSERT INTO action_runs (id, job_id, action, params, state, queue, priority, tags, owner, created_at, finished_at)
+    INSERT INTO action_runs (id, job_id, action, params, state, queue, priority, tags, owner, created_at, finished_at,
+                             trouble)
     SELECT 'run_' || to_char((timestamptz '2026-01-01T00:00:00Z' + n * interval '0.1 second') AT TIME ZONE 'UTC',
                              'YYYYMMDD"T"HH24MISS"Z"') || '_' || lpad(to_hex((n * 2654435761) & 4294967295), 8, '0'),
            id, CASE WHEN n <= 200 THEN 'rare' ELSE 'common' END, args,
@@ -34,7 +35,8 @@ FILL = """
            CASE WHEN n <= 200 THEN 'rare' ELSE 'default' END, 0,
            CASE WHEN n <= 200 THEN ARRAY['rare', 'common'] WHEN n % 2 = 0 THEN ARRAY['common'] ELSE '{}' END,
            CASE WHEN n <= 200 THEN 'rare' WHEN n % 2 = 0 THEN 'common' END,
-           timestamptz '2026-01-01T00:00:00Z' + n * interval '0.1 second', CASE WHEN status <> 'todo' THEN now() END
+           timestamptz '2026-01-01T00:00:00Z' + n * interval '0.1 second', CASE WHEN status <> 'todo' THEN now() END,
+           CASE WHEN status <> 'todo' AND n % 1000 = 7 THEN 'failed' END
       FROM (SELECT *, (args->>'n')::bigint AS n FROM procrastinate_jobs) AS job ORDER BY id;
     INSERT INTO run_tags SELECT unnest(tags), job_id FROM action_runs;
     ANALYZE

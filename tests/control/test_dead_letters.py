@@ -154,9 +154,9 @@ async def test_more_than_one_request_sees_to_is_told(
 async def test_every_group_is_on_one_page_in_order(api: httpx2.AsyncClient, workshop: Workshop) -> None:
     for kind in ("red", "green", "blue", "grey", "white"):
         await workshop.execute(f"""
-            INSERT INTO action_runs (id, job_id, action, params, state, queue, priority, finished_at)
+            INSERT INTO action_runs (id, job_id, action, params, state, queue, priority, fingerprint, finished_at)
             SELECT 'run_20260101T000000Z_' || substr(md5('{kind}'), 1, 8), nextval('procrastinate_jobs_id_seq'),
-                   '{kind}', '{{}}', 'failed', 'default', 0,
+                   '{kind}', '{{}}', 'failed', 'default', 0, md5('{kind}'),
                    timestamptz '2026-01-01T00:00:00Z' + length('{kind}') * interval '1 h'
         """)
     whole = (await api.get("/dead-letters")).json()

@@ -16,7 +16,7 @@ from app.engine import claims, queries
 from app.engine.claims import Claims
 from app.engine.connector import translate
 from app.engine.link import Link
-from app.engine.queries.claim import _CLAIM_JOBS
+from app.engine.queries.claim import _CLAIM_JOBS, _CLAIM_READY_JOBS
 
 
 @pytest.fixture
@@ -164,6 +164,35 @@ async def test_a_lock_that_another_worker_takes_at_the_same_moment_costs_only_th
     assert [job.lock for job in jobs] == [None]
 
 
+async def test_the_long_look_at_locks_and_limits_is_taken_only_while_any_job_waits_for_one(
+    workshop: Workshop, link: Link, worker_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = queries.claim_jobs
+    looks: list[int] = []
+
+    async def count(database: queries.Database, **arguments: Any) -> Any:
+        looks.append(1)
+        return await look(database, **arguments)
+
+    monkeypatch.setattr(queries, "claim_jobs", count)
+    ours = Claims(link, None)
+
+    async def looks_of_a_claim() -> int:
+        looks.clear()
+        await defer(workshop)
+        assert [job.lock for job in await ours.claim(worker_id, 1)] == [None]
+        return len(looks)
+
+    assert await looks_of_a_claim() == 0
+    await workshop.execute("INSERT INTO queue_pauses (queue_name, paused_by) VALUES ('paused', 'a test')")
+    await defer(workshop, lock="a", queue_name="paused")
+    assert await looks_of_a_claim() == 1
+    await workshop.execute("UPDATE procrastinate_jobs SET status = 'cancelled' WHERE lock = 'a'")
+    # Only this look sees that there are none.
+    assert await looks_of_a_claim() == 1
+    assert await looks_of_a_claim() == 0
+
+
 async def test_workers_that_claim_at_once_never_share_a_job_nor_a_lock(workshop: Workshop, engine: AsyncEngine) -> None:
     await defer(workshop, 200)
     for number in range(20):
@@ -212,15 +241,19 @@ async def test_a_claim_reads_little_whatever_the_table_holds(
     if statistics == "fresh":
         await workshop.execute("ANALYZE procrastinate_jobs")
     assert len(await Claims(link, None).claim(worker_id, 10)) == 10
-    assert scanned(await explained(link, worker_id), "procrastinate_jobs") < 150
+    assert scanned(await explained(_CLAIM_JOBS, link, worker_id), "procrastinate_jobs") < 150
+    # That jobs wait behind a lock is seen at once, and so it is when they are gone.
+    assert scanned(await explained(_CLAIM_READY_JOBS, link, worker_id), "procrastinate_jobs") < 5
+    await workshop.execute("UPDATE procrastinate_jobs SET lock = NULL WHERE status = 'todo'")
+    assert scanned(await explained(_CLAIM_READY_JOBS, link, worker_id), "procrastinate_jobs") < 50
 
 
-async def explained(link: Link, worker_id: int) -> dict[str, Any]:
+async def explained(query: str, link: Link, worker_id: int) -> dict[str, Any]:
     arguments = {
         "worker_id": worker_id, "limit": 10, "queues": None, "lines": 100, "after_lock_queue": "", "after_lock": "",
         "after_key_queue": "", "after_key": "",
     }  # fmt: skip
-    statement = translate(_CLAIM_JOBS)
+    statement = translate(query)
     driver = link._driver
     assert driver is not None
     values = [arguments[name] for name in statement.parameters]

@@ -10,6 +10,7 @@ from procrastinate.exceptions import ConnectorException
 from tests.support.workshop import Workshop
 
 from app.engine import queries
+from app.engine.claims import ClaimedJob, Claims
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ async def test_endings_wait_for_the_database_and_no_more_is_claimed_meanwhile(
 ) -> None:
     failed, back = asyncio.Event(), asyncio.Event()
     claims: list[int] = []
-    end, claim = queries.end_jobs, queries.claim_jobs
+    end, claim = queries.end_jobs, Claims.claim
 
     async def away(database: queries.Database, *, worker_id: int, ended: Any) -> set[int]:
         if not back.is_set():
@@ -64,13 +65,13 @@ async def test_endings_wait_for_the_database_and_no_more_is_claimed_meanwhile(
             raise ConnectorException
         return await end(database, worker_id=worker_id, ended=ended)
 
-    async def count(database: queries.Database, **arguments: Any) -> Any:
+    async def count(self: Claims, worker_id: int, limit: int) -> list[ClaimedJob]:
         if failed.is_set() and not back.is_set():
             claims.append(1)
-        return await claim(database, **arguments)
+        return await claim(self, worker_id, limit)
 
     monkeypatch.setattr(queries, "end_jobs", away)
-    monkeypatch.setattr(queries, "claim_jobs", count)
+    monkeypatch.setattr(Claims, "claim", count)
 
     @workshop.action()
     async def nothing() -> None: ...

@@ -19,6 +19,7 @@ from app.engine.adoption import register_limits
 from app.engine.claims import ClaimedJob, Claims
 from app.engine.limits import Limit, Rate
 from app.engine.link import Link
+from app.engine.queries.claim import _CLAIM_JOBS
 from app.engine.retry import Retry
 from app.runs.schemas import RunCreate
 
@@ -188,7 +189,7 @@ async def test_limited_runs_that_wait_hold_nobody_up_and_are_not_read_again_and_
     await defer(workshop, 5_000)
     [only] = await claim(link, worker_id, 1)
     await defer(workshop, 5, task_name="test:other")
-    plan = await explained(link, worker_id)
+    plan = await explained(_CLAIM_JOBS, link, worker_id)
     assert scanned(plan, "procrastinate_jobs") < 60
     assert await workshop.value("SELECT count(*) FROM procrastinate_jobs WHERE status = 'doing'") == 6
     assert await claim(link, worker_id) == []

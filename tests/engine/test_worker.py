@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from procrastinate.exceptions import ConnectorException
@@ -12,6 +11,7 @@ from tests.support.eventually import eventually
 from tests.support.workshop import Workshop
 
 from app.engine import queries
+from app.engine.claims import ClaimedJob, Claims
 from app.engine.rescue import Rescue
 from app.engine.retry import Retry
 from app.errors import RateLimited, Rejected
@@ -275,16 +275,16 @@ async def test_a_run_announced_while_the_worker_looks_is_not_missed(
 ) -> None:
     """The look has already passed the run's place when its NOTIFY arrives."""
     looked = asyncio.Event()
-    claim = queries.claim_jobs
+    claim = Claims.claim
 
-    async def look_and_linger(database: queries.Database, **arguments: Any) -> Any:
-        answer = await claim(database, **arguments)
+    async def look_and_linger(self: Claims, worker_id: int, limit: int) -> list[ClaimedJob]:
+        found = await claim(self, worker_id, limit)
         if not looked.is_set():
             looked.set()
             await asyncio.wait_for(announced.wait(), 20)
-        return answer
+        return found
 
-    monkeypatch.setattr(queries, "claim_jobs", look_and_linger)
+    monkeypatch.setattr(Claims, "claim", look_and_linger)
     announced = asyncio.Event()
 
     @workshop.action()
@@ -345,17 +345,17 @@ async def test_a_worker_told_to_stop_puts_a_run_back_beside_another_of_its_queue
 
 
 async def test_a_claim_whose_answer_was_lost_goes_back(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    claim = queries.claim_jobs
-    lost: list[Any] = []
+    claim = Claims.claim
+    lost: list[ClaimedJob] = []
 
-    async def lose_the_first_answer(database: queries.Database, **arguments: Any) -> Any:
-        answer = await claim(database, **arguments)
-        if answer.jobs and not lost:
-            lost.extend(answer.jobs)
+    async def lose_the_first_answer(self: Claims, worker_id: int, limit: int) -> list[ClaimedJob]:
+        found = await claim(self, worker_id, limit)
+        if found and not lost:
+            lost.extend(found)
             raise ConnectorException
-        return answer
+        return found
 
-    monkeypatch.setattr(queries, "claim_jobs", lose_the_first_answer)
+    monkeypatch.setattr(Claims, "claim", lose_the_first_answer)
 
     @workshop.action()
     async def fine(run: Run) -> int:

@@ -12,6 +12,7 @@ from tests.faults.effects import Effects, Execution
 from tests.support.workshop import Workshop
 
 FINAL = ("succeeded", "failed", "cancelled")
+TROUBLES = ("retrying", "failed", "cancelled")
 
 # What a job's status allows its run to say.
 AGREES = {
@@ -56,6 +57,7 @@ async def violations(
         *_histories(runs, events),
         *_executions(runs, events, executions),
         *_jobs(runs, jobs),
+        *troubles(runs),
         *locks(claims),
         *failures(runs, claims, absences, crash_cap),
         *_ticks(runs),
@@ -110,6 +112,15 @@ def _jobs(runs: dict[str, Any], jobs: dict[int, Any]) -> Iterator[str]:
             yield f"job {job_id}: has no run"
         if run is not None and run["state"] not in AGREES[job["status"]]:
             yield f"job {job_id}: is {job['status']}, and its run is {run['state']}"
+
+
+def troubles(runs: Mapping[str, Any]) -> Iterator[str]:
+    """Runs that pages and dead letters would not find, or find where they are not."""
+    for run_id, run in runs.items():
+        if run["trouble"] != (run["state"] if run["state"] in TROUBLES else None):
+            yield f"{run_id}: is {run['state']}, and its trouble is {run['trouble']}"
+        if (run["fingerprint"] is not None) != (run["state"] == "failed" and run["discarded_at"] is None):
+            yield f"{run_id}: is {run['state']}, and its fingerprint is {run['fingerprint']}"
 
 
 def locks(claims: Mapping[str, list[Claim]]) -> Iterator[str]:

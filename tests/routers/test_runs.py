@@ -39,6 +39,26 @@ async def test_a_202_has_the_run_where_it_is_and_when_to_look(api: httpx2.AsyncC
     assert (await api.get(answer.headers["location"])).json() == run
 
 
+@pytest.mark.parametrize(
+    ("headers", "asked"),
+    [
+        ({}, {}),
+        ({"Idempotency-Key": "k"}, {"queue": "slow", "priority": 3, "max_attempts": 2}),
+        ({}, {"lock": "a", "queueing_lock": "b", "start_deadline": "2999-01-01T00:00:00+01:00"}),
+        ({}, {"delay": 60, "tags": ["b", "a"]}),
+        ({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}, {"unique": {"key": "u"}}),
+    ],
+    ids=["nothing", "key", "locks", "later", "unique"],
+)
+async def test_what_is_answered_is_what_is_read_whatever_was_asked_for(
+    api: httpx2.AsyncClient, headers: dict[str, str], asked: dict[str, Any]
+) -> None:
+    body = {"action": "echo", "params": {"message": "hi é", "times": 2}, **asked}
+    answer = await api.post("/runs", json=body, headers=headers)
+    assert answer.status_code == 202
+    assert (await api.get(answer.headers["location"])).json() == answer.json()
+
+
 async def test_a_run_that_ended_has_its_result_and_no_retry_after(api: httpx2.AsyncClient, workshop: Workshop) -> None:
     run = (await api.post("/runs", json={"action": "echo", "params": {"message": "hi"}})).json()
     await workshop.drain()

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )  # fmt: skip
-from tests.faults.invariants import AGREES, FINAL
+from tests.faults.invariants import AGREES, FINAL, troubles
 from tests.support.workshop import Workshop, open_workshop
 
 from app.config import Settings
@@ -256,6 +256,10 @@ class Ledger(RuleBasedStateMachine):
             assert (row["state"] == "succeeded") == (row["result"] is not None)
             if row["state"] == "succeeded":
                 assert self.succeeded.setdefault(row["id"], row) == row
+
+    @invariant()
+    def trouble_is_found_where_it_is(self) -> None:
+        assert list(troubles({row["id"]: row for row in self._fetch("SELECT * FROM action_runs")})) == []
 
     @invariant()
     def a_lock_is_held_once(self) -> None:

@@ -22,9 +22,9 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     insert = queries.insert_runs
 
-    async def note(database: queries.Database, runs: list[queries.NewRun], **options: bool) -> Any:
+    async def note(database: queries.Database, runs: list[queries.NewRun]) -> Any:
         sizes.append(len(runs))
-        return await insert(database, runs, **options)
+        return await insert(database, runs)
 
     monkeypatch.setattr(queries, "insert_runs", note)
     return sizes

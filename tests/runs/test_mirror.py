@@ -6,10 +6,12 @@ import datetime
 
 import pytest
 from procrastinate.jobs import Status
+from sqlalchemy import text
 from tests.support.workshop import Workshop
 
 from app.engine.retry import Retry
 from app.runs.schemas import RunCreate, RunRead
+from app.runs.submission import submit_within
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +138,18 @@ async def test_plain_sql_on_the_job_is_seen_too(workshop: Workshop) -> None:
     runs = [await workshop.submit("note") for _ in range(3)]
     await workshop.execute("UPDATE procrastinate_jobs SET queue_name = 'slow', priority = 9")
     assert {(run.queue, run.priority) for run in [await workshop.get(run) for run in runs]} == {("slow", 9)}
+
+
+async def test_what_a_transaction_does_to_jobs_after_a_submission_is_seen_too(workshop: Workshop) -> None:
+    """The submission keeps the ledger itself, and only for itself."""
+    request = RunCreate(action="note")
+    first = await workshop.submit("note")
+    async with workshop.engine.begin() as connection:
+        run = await submit_within(workshop.intake, connection, workshop.action["note"], request)
+        await connection.execute(text("UPDATE procrastinate_jobs SET status = 'cancelled'"))
+    for each in (first, run):
+        assert (await workshop.get(each)).state == "cancelled"
+        assert await workshop.states(each) == ["queued", "cancelled"]
 
 
 async def test_the_events_of_a_run_count_from_one_without_a_gap(workshop: Workshop) -> None:

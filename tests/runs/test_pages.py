@@ -30,7 +30,7 @@ FILL = """
            ::procrastinate_job_status, jsonb_build_object('n', n)
       FROM generate_series(1, :runs) AS n;
     INSERT INTO action_runs (id, job_id, action, params, state, queue, priority, tags, owner, created_at,
-                             finished_at)
+                             finished_at, trouble)
     SELECT 'run_' || to_char((timestamptz '2026-01-01T00:00:00Z' + n * interval '0.1 second') AT TIME ZONE 'UTC',
                              'YYYYMMDD"T"HH24MISS"Z"') || '_'
                || lpad(to_hex((n * 2654435761) & 4294967295), 8, '0'),
@@ -41,7 +41,8 @@ FILL = """
            CASE WHEN n <= 200 THEN ARRAY['rare', 'common'] WHEN n % 2 = 0 THEN ARRAY['common'] ELSE '{}' END,
            CASE WHEN n <= 200 THEN 'rare' WHEN n % 2 = 0 THEN 'common' END,
            timestamptz '2026-01-01T00:00:00Z' + n * interval '0.1 second',
-           CASE WHEN status <> 'todo' THEN now() END
+           CASE WHEN status <> 'todo' THEN now() END,
+           CASE WHEN status <> 'todo' AND (n % 1000 = 7 OR n BETWEEN 40 AND 60) THEN 'failed' END
       FROM (SELECT *, (args->>'n')::bigint AS n FROM procrastinate_jobs) AS job ORDER BY id;
     INSERT INTO run_tags SELECT unnest(tags), job_id FROM action_runs
 """

@@ -53,6 +53,8 @@ class Claims:
         self._link = link
         self._queues = None if queues is None else list(queues)
         self._after_lock = self._after_key = _FIRST
+        self._others_wait = False
+        """Whether, at the last look, any job waited for a lock or under a limit."""
         self.seconds: float | None = None
         """When the last claim would have found more, if no job ends before."""
 
@@ -68,6 +70,11 @@ class Claims:
             ConnectorException: the database did not answer. Jobs may have been claimed all the same.
         """
         self.seconds = None
+        if not self._others_wait:
+            claim = await queries.claim_ready_jobs(self._link, worker_id=worker_id, limit=limit, queues=self._queues)
+            self._others_wait = claim.others_wait
+            if not self._others_wait:
+                return [_claimed(row) for row in claim.jobs]
         try:
             return await self._look_round(worker_id, limit)
         except exceptions.UniqueViolation:
@@ -90,6 +97,7 @@ class Claims:
             self._link, worker_id=worker_id, limit=limit, queues=self._queues, lines=lines,
             after_lock=self._after_lock, after_key=self._after_key,
         )  # fmt: skip
+        self._others_wait = claim.others_wait
         self._after_lock, self._after_key = claim.last_lock or _FIRST, claim.last_key or _FIRST
         if claim.seconds is not None:
             self.seconds = max(min(claim.seconds, self.seconds or claim.seconds), SOONEST_SECONDS)

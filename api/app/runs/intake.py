@@ -41,8 +41,6 @@ class _Bundle:
     """Runs that were sent together, and somebody who waits for all of them."""
 
     runs: list[NewRun]
-    briefly: bool
-    """Whether their ids are enough."""
     outcomes: asyncio.Future[list[Outcome]]
 
 
@@ -88,7 +86,7 @@ class Intake:
             raise refused
         if unique is not None:
             return await self._store_unique(run, unique)
-        [outcome] = await self._put([run], briefly=False)
+        [outcome] = await self._put([run])
         if isinstance(outcome, Stored):
             return outcome
         raise outcome
@@ -112,8 +110,10 @@ class Intake:
         """
         if refused := await self._refusal(run):
             raise refused
+        within = Within(self._connector, connection)
         try:
-            [stored] = await queries.insert_runs(Within(self._connector, connection), [run])
+            [stored] = await queries.insert_runs(within, [run])
+            await queries.stop_keeping(within)
         except ConnectorException as error:
             if is_lock_timeout(error):
                 raise IdempotencyInFlight(detail=IN_FLIGHT) from error
@@ -123,15 +123,12 @@ class Intake:
         return Stored(stored)
 
     async def store_all(self, runs: Sequence[tuple[NewRun, Unique | None]]) -> list[Outcome]:
-        """Store runs and their jobs, each or the error that kept it out, in the order given.
-
-        Of those that are new nothing but their `id` is told.
-        """
+        """Store runs and their jobs, each or the error that kept it out, in the order given."""
         outcomes: list[Outcome | None] = [await self._refusal(run) for run, _ in runs]
         admitted = [n for n, outcome in enumerate(outcomes) if outcome is None]
         plain = [n for n in admitted if runs[n][1] is None]
         bundles = [plain[begin : begin + BATCH] for begin in range(0, len(plain), BATCH)]
-        stored = await asyncio.gather(*(self._put([runs[n][0] for n in bundle], briefly=True) for bundle in bundles))
+        stored = await asyncio.gather(*(self._put([runs[n][0] for n in bundle]) for bundle in bundles))
         for n, outcome in zip(plain, itertools.chain(*stored), strict=True):
             outcomes[n] = outcome
         alone = [(n, run, unique) for n in admitted for run, unique in [runs[n]] if unique is not None]
@@ -162,13 +159,13 @@ class Intake:
             with translated_errors():
                 return await store_unique(self._connector, run, unique)
 
-    def _put(self, runs: list[NewRun], *, briefly: bool) -> asyncio.Future[list[Outcome]]:
+    def _put(self, runs: list[NewRun]) -> asyncio.Future[list[Outcome]]:
         outcomes: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
         if self._gathered >= ROOM:
             outcomes.set_result([TooBusy(detail="Too many runs are being submitted at this moment.")] * len(runs))
             return outcomes
         self._gathered += len(runs)
-        self._waiting.append(_Bundle(runs, briefly, outcomes))
+        self._waiting.append(_Bundle(runs, outcomes))
         # Not now: those that arrive in this turn of the loop go together.
         asyncio.get_running_loop().call_soon(self._go_on)
         return outcomes
@@ -191,7 +188,7 @@ class Intake:
         runs = [run for bundle in bundles for run in bundle.runs]
         self._gathered -= len(runs)
         try:
-            outcomes = iter(await self._outcomes(link, runs, briefly=all(bundle.briefly for bundle in bundles)))
+            outcomes = iter(await self._outcomes(link, runs))
             for bundle in bundles:
                 mine = list(itertools.islice(outcomes, len(bundle.runs)))
                 # Whoever has gone away meanwhile has his runs all the same.
@@ -201,17 +198,17 @@ class Intake:
             self._idle.append(link)
             self._go_on()
 
-    async def _outcomes(self, link: Link, runs: list[NewRun], *, briefly: bool) -> list[Outcome]:
+    async def _outcomes(self, link: Link, runs: list[NewRun]) -> list[Outcome]:
         try:
-            rows = await queries.insert_runs(link, runs, briefly=briefly)
+            rows = await queries.insert_runs(link, runs)
             originals = await self._originals([run for run, row in zip(runs, rows, strict=True) if row is None])
         except ConnectorException as error:
             if len(runs) > 1 and (is_refused_value(error) or is_lock_timeout(error)):
                 # One of them is refused; the others have a right to be stored.
                 half = len(runs) // 2
                 return [
-                    *await self._outcomes(link, runs[:half], briefly=briefly),
-                    *await self._outcomes(link, runs[half:], briefly=briefly),
+                    *await self._outcomes(link, runs[:half]),
+                    *await self._outcomes(link, runs[half:]),
                 ]
             return [_told(error)] * len(runs)
         except Exception as error:  # noqa: BLE001 - our mistake: somebody waits all the same, and has to be told

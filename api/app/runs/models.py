@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Computed, ForeignKey, Index, MetaData, Text, text
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, Index, MetaData, Text, text
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -21,15 +21,6 @@ NAMING = {
 
 _STATES = ", ".join(f"'{state}'" for state in RunState)
 _FINAL = ", ".join(f"'{state}'" for state in RunState if state.is_final)
-# As PostgreSQL tells it, so that Alembic can compare.
-_TROUBLE = (
-    "CASE WHEN (state = ANY (ARRAY['retrying'::text, 'failed'::text, 'cancelled'::text])) "
-    "THEN state ELSE NULL::text END"
-)
-_FINGERPRINT = (
-    "CASE WHEN ((state = 'failed'::text) AND COALESCE((discarded_at < finished_at), true)) "
-    "THEN runledger_fingerprint_v1(action, error) ELSE NULL::text END"
-)
 
 
 class Base(DeclarativeBase):
@@ -75,8 +66,9 @@ class ActionRun(Base):
     action: Mapped[str]
     params: Mapped[dict[str, Any]]
     state: Mapped[str]
-    #: The state, of runs that have had trouble. An index on the state itself would be written by every run.
-    trouble: Mapped[str | None] = mapped_column(Computed(_TROUBLE, persisted=True))
+    #: The state, of runs that have had trouble. An index on the state itself would be written by every run. Like the
+    #: fingerprint it is written by the trigger on the events; generated columns are planned anew by every statement.
+    trouble: Mapped[str | None]
     #: The number of the current or last try; with job and worker it is the fencing token.
     attempt: Mapped[int] = mapped_column(server_default=text("0"))
     #: NULL: as many as the action allows.
@@ -108,7 +100,7 @@ class ActionRun(Base):
     #: When somebody had seen enough of its failure. It stays in the ledger, and is no dead letter any more.
     discarded_at: Mapped[datetime | None]
     #: Of a failed run that nobody has discarded: which failures are like this one.
-    fingerprint: Mapped[str | None] = mapped_column(Computed(_FINGERPRINT, persisted=True))
+    fingerprint: Mapped[str | None]
     #: Procrastinate's id of the worker that holds it, or held it last.
     worker_id: Mapped[int | None] = mapped_column(BigInteger)
     parent_id: Mapped[str | None] = mapped_column(ID)

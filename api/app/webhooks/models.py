@@ -1,4 +1,4 @@
-"""Who wants to be told, and what they are told. Written with the end of a run by `runledger_webhook_outbox_v1`."""
+"""Who wants to be told, and what they are told. Written with the end of a run by `runledger_tell_webhooks_v1`."""
 
 from __future__ import annotations
 

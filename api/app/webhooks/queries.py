@@ -172,7 +172,7 @@ async def lock_delivery(connection: AsyncConnection, delivery_id: str, *, endpoi
 
 
 async def insert_job(connection: AsyncConnection, delivery_id: str, *, action: str, queue: str, lock: str) -> None:
-    """Have a run deliver it once more; what `runledger_webhook_outbox_v1` does when a run ends."""
+    """Have a run deliver it once more; what `runledger_tell_webhooks_v1` does when a run ends."""
     statement = text("""
         WITH job AS (
             INSERT INTO procrastinate_jobs (task_name, args, queue_name, lock)

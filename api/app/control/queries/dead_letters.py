@@ -34,7 +34,7 @@ RETURNING id
 """
 
 _DISCARD_FAILED_RUNS = """
-UPDATE action_runs SET discarded_at = now()
+UPDATE action_runs SET discarded_at = now(), fingerprint = NULL
  WHERE job_id = ANY (:job_ids) AND fingerprint = :fingerprint
 RETURNING id
 """

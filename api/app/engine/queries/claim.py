@@ -7,6 +7,21 @@ from typing import Any, NamedTuple
 
 from app.engine.queries.database import Database
 
+_KNOWN = """
+keeping AS MATERIALIZED (
+    -- This writes all that the triggers would. It is joined to what is changed, so that it is said before they ask.
+    SELECT set_config('runledger.keeps_ledger', 'all', true)
+), paused (queue_name) AS MATERIALIZED (
+    SELECT queue_name FROM queue_pauses WHERE resume_at IS NULL OR resume_at > now()
+), others (wait) AS MATERIALIZED (
+    SELECT EXISTS (SELECT FROM procrastinate_jobs
+                    WHERE status = 'todo' AND scheduled_at IS NULL AND lock IS NOT NULL)
+        OR EXISTS (SELECT FROM procrastinate_jobs
+                    WHERE status = 'todo' AND scheduled_at IS NULL AND lock IS NULL AND limit_key IS NOT NULL)
+)
+"""
+"""What every claim has to know: which queues are paused, and whether any job waits for a lock or under a limit."""
+
 _READY = """
 ready_queue (name) AS (
     -- The queues in which jobs wait that need no lock and have no limit, one index entry each. Likewise, below, the
@@ -148,25 +163,16 @@ waiting_key (queue_name, key, task_name, is_paused) AS (
 _TAKEN = """
 claimed AS (
     -- "= ANY (array)", here and below, is read by index, whatever the planner believes of the table's size.
-    UPDATE procrastinate_jobs SET status = 'doing', worker_id = %(worker_id)s::bigint
-     WHERE id = ANY (ARRAY(SELECT id FROM (SELECT * FROM ready
-                                            UNION ALL SELECT id, priority FROM head WHERE limit_key IS NULL
-                                            UNION ALL SELECT * FROM limited) AS candidate
-                            ORDER BY priority DESC, id LIMIT %(limit)s::int))
-    RETURNING *
-), counted AS (
-    UPDATE limit_keys AS key
-       SET version = key.version + 1,
-           full_at = coalesce(greatest(key.full_at, now()) + taken.count * limits.seconds_a_start * interval '1 second',
-                              key.full_at)
-      FROM (SELECT limit_key, task_name, count(*) FROM claimed
-             WHERE limit_key IS NOT NULL GROUP BY limit_key, task_name) AS taken
-      LEFT JOIN limits ON limits.task_name = taken.task_name
-     WHERE key.key = taken.limit_key
+    UPDATE procrastinate_jobs AS job SET status = 'doing', worker_id = %(worker_id)s::bigint
+      FROM keeping
+     WHERE job.id = ANY (ARRAY(SELECT id FROM candidate ORDER BY priority DESC, id LIMIT %(limit)s::int))
+    RETURNING job.*
+), noted AS (
+    INSERT INTO procrastinate_events (job_id, type) SELECT id, 'started' FROM claimed
 ), started AS (
     UPDATE action_runs AS run
-       SET state = 'running', attempt = claimed.attempts + 1, worker_id = claimed.worker_id, started_at = now(),
-           last_seq = run.last_seq + 1
+       SET state = 'running', trouble = NULL, attempt = claimed.attempts + 1, worker_id = claimed.worker_id,
+           started_at = now(), last_seq = run.last_seq + 1
       FROM claimed
      WHERE run.job_id = claimed.id AND run.job_id = ANY (ARRAY(SELECT id FROM claimed))
     RETURNING run.id, run.job_id, run.owner, run.attempt, run.last_seq, run.steps, run.crashes, run.snoozes,
@@ -177,30 +183,56 @@ claimed AS (
     SELECT id, last_seq, 'state', jsonb_build_object('state', 'running', 'attempt', attempt) FROM started
 )
 """
-"""What is taken of all these, counted where it is limited, and told of its run."""
+"""What is taken of the candidates, noted in Procrastinate's events and told of its run."""
 
-_CLAIM_JOBS = f"""
-WITH RECURSIVE paused (queue_name) AS MATERIALIZED (
-    SELECT queue_name FROM queue_pauses WHERE resume_at IS NULL OR resume_at > now()
-), {_READY}, {_HEADS}, {_WITHIN_LIMITS}, {_TAKEN},
-page AS (
-    -- Where the next look at the locks and the keys begins, if this one has not seen them all; and when a look that
-    -- finds nothing now would find something: at once where another worker has a key with room, else with a new token.
-    SELECT (SELECT ARRAY[queue_name, lock] FROM examined OFFSET greatest(%(lines)s::int, 1) - 1) AS last_lock,
-           (SELECT ARRAY[queue_name, key] FROM examined_key OFFSET greatest(%(lines)s::int, 1) - 1) AS last_key,
-           (SELECT min(CASE WHEN free > 0 THEN 0 ELSE seconds END)
-              FROM slot WHERE NOT key = ANY (ARRAY(SELECT key FROM open_key))) AS seconds,
-           set_config('runledger.keeps_ledger', 'on', true)
+_COUNTED = """
+counted AS (
+    UPDATE limit_keys AS key
+       SET version = key.version + 1,
+           full_at = coalesce(greatest(key.full_at, now()) + taken.count * limits.seconds_a_start * interval '1 second',
+                              key.full_at)
+      FROM (SELECT limit_key, task_name, count(*) FROM claimed
+             WHERE limit_key IS NOT NULL GROUP BY limit_key, task_name) AS taken
+      LEFT JOIN limits ON limits.task_name = taken.task_name
+     WHERE key.key = taken.limit_key
 )
-SELECT page.last_lock, page.last_key, page.seconds, job.id, job.queue_name, job.task_name, job.priority, job.lock,
-       job.queueing_lock, job.args, job.status, job.scheduled_at, job.attempts, job.abort_requested, job.worker_id,
-       job.limit_key, run.id AS run_id, run.owner, run.steps, run.crashes, run.snoozes, run.is_late,
-       run.max_attempts, run.started_at AS claimed_at
+"""
+"""What is taken under a limit, counted."""
+
+_FOUND = """
+SELECT page.*, job.id, job.queue_name, job.task_name, job.priority, job.lock, job.queueing_lock, job.args, job.status,
+       job.scheduled_at, job.attempts, job.abort_requested, job.worker_id, job.limit_key, run.id AS run_id, run.owner,
+       run.steps, run.crashes, run.snoozes, run.is_late, run.max_attempts, run.started_at AS claimed_at,
+       (SELECT pg_notify('runledger_events', CASE WHEN count(*) > 100 THEN '*' ELSE string_agg(id, ' ') END)
+          FROM started HAVING count(*) > 0) AS rung
   FROM page
   LEFT JOIN claimed AS job ON true
   LEFT JOIN started AS run ON run.job_id = job.id
  ORDER BY job.priority DESC, job.id
+"""
+
+_CLAIM_READY_JOBS = f"""
+WITH RECURSIVE {_KNOWN}, {_READY}, candidate AS (SELECT id, priority FROM ready WHERE NOT (SELECT wait FROM others)),
+{_TAKEN}, page AS (SELECT wait AS others_wait FROM others)
+{_FOUND}
 """  # noqa: S608  (its parts are the constants above)
+
+_CLAIM_JOBS = f"""
+WITH RECURSIVE {_KNOWN}, {_READY}, {_HEADS}, {_WITHIN_LIMITS}, candidate AS (
+    SELECT * FROM ready
+     UNION ALL SELECT id, priority FROM head WHERE limit_key IS NULL
+     UNION ALL SELECT * FROM limited
+), {_TAKEN}, {_COUNTED}, page AS (
+    -- Where the next look at the locks and the keys begins, if this one has not seen them all; and when a look that
+    -- finds nothing now would find something: at once where another worker has a key with room, else with a new token.
+    SELECT (SELECT wait FROM others) AS others_wait,
+           (SELECT ARRAY[queue_name, lock] FROM examined OFFSET greatest(%(lines)s::int, 1) - 1) AS last_lock,
+           (SELECT ARRAY[queue_name, key] FROM examined_key OFFSET greatest(%(lines)s::int, 1) - 1) AS last_key,
+           (SELECT min(CASE WHEN free > 0 THEN 0 ELSE seconds END)
+              FROM slot WHERE NOT key = ANY (ARRAY(SELECT key FROM open_key))) AS seconds
+)
+{_FOUND}
+"""  # noqa: S608
 
 
 Place = tuple[str, str]
@@ -212,11 +244,22 @@ class Claim(NamedTuple):
 
     jobs: list[dict[str, Any]]
     """With what the ledger knows: `run_id`, `owner`, `steps`, `crashes` … `max_attempts`; `None` without a run."""
-    last_lock: Place | None
+    others_wait: bool
+    """Whether any job, of whichever queue, waits for a lock or under a limit."""
+    last_lock: Place | None = None
     """Where the next look at the locks begins if this one did not see them all; and below, at the keys."""
-    last_key: Place | None
-    seconds: float | None
+    last_key: Place | None = None
+    seconds: float | None = None
     """When there may be room under a limit that had none, or that another worker had in hand; `None`: when one ends."""
+
+
+async def claim_ready_jobs(database: Database, *, worker_id: int, limit: int, queues: Sequence[str] | None) -> Claim:
+    """As `claim_jobs`, while no job waits for a lock or under a limit: else nothing is taken.
+
+    What one job waits for on an idle system is mostly that its statement is set up, and this one is half as long.
+    """
+    rows = await database.execute_query_all_async(_CLAIM_READY_JOBS, worker_id=worker_id, limit=limit, queues=queues)
+    return Claim(_jobs(rows), rows[0]["others_wait"])
 
 
 async def claim_jobs(
@@ -244,12 +287,15 @@ async def claim_jobs(
         _CLAIM_JOBS, worker_id=worker_id, limit=limit, queues=queues, lines=lines, after_lock_queue=after_lock[0],
         after_lock=after_lock[1], after_key_queue=after_key[0], after_key=after_key[1],
     )  # fmt: skip
+    first = rows[0]
     return Claim(
-        [row for row in rows if row["id"] is not None],
-        _place(rows[0]["last_lock"]),
-        _place(rows[0]["last_key"]),
-        rows[0]["seconds"],
+        _jobs(rows), first["others_wait"], _place(first["last_lock"]), _place(first["last_key"]), first["seconds"]
     )
+
+
+def _jobs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    # A claim that takes nothing answers with one row, which has no job.
+    return [row for row in rows if row["id"] is not None]
 
 
 def _place(pair: list[str] | None) -> Place | None:

@@ -10,7 +10,7 @@ from app.runs.queries.reading import (
     list_new_events,
     list_runs_by_id,
 )
-from app.runs.queries.submission import NewRun, StoredRun, count_waiting_runs, insert_runs
+from app.runs.queries.submission import NewRun, StoredRun, count_waiting_runs, insert_runs, stop_keeping
 
 __all__ = [
     "EventRow",
@@ -29,4 +29,5 @@ __all__ = [
     "list_new_events",
     "list_runs_by_id",
     "requeue_ended_job",
+    "stop_keeping",
 ]
