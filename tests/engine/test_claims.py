@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 from procrastinate.exceptions import UniqueViolation
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tests.support.plans import root_of, scanned
+from tests.support.plans import explain, scanned
 from tests.support.workshop import Workshop
 
 from app.engine import claims, queries
 from app.engine.claims import Claims
-from app.engine.connector import translate
 from app.engine.link import Link
 from app.engine.queries.claim import _CLAIM_JOBS, _CLAIM_READY_JOBS
 
@@ -253,9 +252,4 @@ async def explained(query: str, link: Link, worker_id: int) -> dict[str, Any]:
         "worker_id": worker_id, "limit": 10, "queues": None, "lines": 100, "after_lock_queue": "", "after_lock": "",
         "after_key_queue": "", "after_key": "",
     }  # fmt: skip
-    statement = translate(query)
-    driver = link._driver
-    assert driver is not None
-    values = [arguments[name] for name in statement.parameters]
-    [[plan]] = await driver.fetch(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.sql}", *values)
-    return root_of(plan)
+    return await explain(link, query, arguments)

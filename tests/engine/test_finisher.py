@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 from procrastinate.exceptions import ConnectorException
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.plans import explain, scanned
 from tests.support.workshop import Workshop
 
 from app.engine import queries
 from app.engine.claims import ClaimedJob, Claims
+from app.engine.link import Link
+from app.engine.queries.finish import _END_JOBS
 
 
 @pytest.fixture
@@ -36,6 +40,28 @@ async def test_what_ends_together_is_written_together(workshop: Workshop, batche
     assert {(await workshop.get(run)).state for run in runs} == {"succeeded"}
     assert sum(batches) == 20
     assert len(batches) <= 3
+
+
+@pytest.mark.parametrize("statistics", ["fresh", "of an empty table"])
+async def test_an_ending_reads_its_own_runs_whatever_the_tables_hold(
+    workshop: Workshop, engine: AsyncEngine, statistics: str
+) -> None:
+    await workshop.queue.configure_task("nothing", allow_unknown=True).batch_defer_async(*[{}] * 5_000)
+    await workshop.execute("UPDATE procrastinate_jobs SET status = 'cancelled'")
+    await workshop.queue.configure_task("nothing", allow_unknown=True).batch_defer_async(*[{}] * 20)
+    if statistics == "fresh":
+        await workshop.execute("ANALYZE procrastinate_jobs, action_runs")
+    worker_id = await workshop.queue.job_manager.register_worker()
+    link = Link(engine, timeout=20)
+    ids = [job.id for job in await Claims(link, None).claim(worker_id, 20)]
+    plan = await explain(link, _END_JOBS, {
+        "worker_id": worker_id, "job_ids": ids, "attempts": [0] * 20, "statuses": ["succeeded"] * 20,
+        "results": ["null"] * 20, "details": [None] * 20,
+    })  # fmt: skip
+    link.close()
+    assert [row["state"] for row in await workshop.fetch("SELECT state FROM action_runs WHERE finished_at IS NOT NULL "
+                                                         "AND state <> 'cancelled'")] == ["succeeded"] * 20  # fmt: skip
+    assert (scanned(plan, "procrastinate_jobs"), scanned(plan, "action_runs")) == (20, 20)
 
 
 async def test_an_ending_that_the_database_refuses_holds_up_no_other(workshop: Workshop, batches: list[int]) -> None:

@@ -68,7 +68,10 @@ async def test_a_task_group_of_the_action_is_asked_to_wait_like_the_action_itsel
     limited(workshop, ExceptionGroup("unhandled errors in a TaskGroup", [busy(5), busy(600)]))
     run = await workshop.submit("ask")
     await workshop.drain()
-    assert ((await workshop.get(run)).state, (await workshop.get(run)).attempt) == ("scheduled", 0)
+    waiting = await workshop.get(run)
+    assert (waiting.state, waiting.attempt) == ("scheduled", 0)
+    assert waiting.error is not None
+    assert waiting.error["detail"] == "Rate limited: It answered 429.; Rate limited: It answered 429."
     assert await workshop.value("SELECT schedule_at > now() + interval '595 seconds' FROM action_runs")
     await workshop.drain_all()
     assert ((await workshop.get(run)).attempt, await snoozes(workshop)) == (1, 1)

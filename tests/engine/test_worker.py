@@ -368,6 +368,32 @@ async def test_a_claim_whose_answer_was_lost_goes_back(workshop: Workshop, monke
     assert run.result == 1
 
 
+@pytest.mark.parametrize(
+    ("raised", "type_", "detail"),
+    [
+        ([KeyError("a")], "/problems/key", "'a'"),
+        (
+            [KeyError("a"), Rejected("no"), TimeoutError()],
+            "/problems/several",
+            "Key error: 'a'; Rejected: no; Timeout error",
+        ),
+    ],
+    ids=["one", "several"],
+)
+async def test_a_group_is_described_by_the_errors_in_it(
+    workshop: Workshop, raised: list[Exception], type_: str, detail: str
+) -> None:
+    @workshop.action(retry=Retry(max_attempts=1))
+    async def together() -> None:
+        raise ExceptionGroup("unhandled errors in a TaskGroup", raised)
+
+    run = await workshop.submit("together")
+    await workshop.drain()
+    run = await workshop.get(run)
+    assert run.error is not None
+    assert (run.state, run.error["type"], run.error["detail"]) == ("failed", type_, detail)
+
+
 class NoText(Exception):
     def __str__(self) -> str:
         raise ValueError("not even that")

@@ -37,7 +37,9 @@ async def reads_of_runs(post: Post, run_id: str) -> int:
              UNION ALL
             SELECT indexrelid FROM pg_index WHERE indrelid = 'action_runs'::regclass) AS relations
     """)
-    tell = text("INSERT INTO run_events (run_id, seq, type, data) VALUES (:id, 99, 'state', '{\"state\": \"succeeded\"}')")
+    tell = text(
+        "INSERT INTO run_events (run_id, seq, type, data) VALUES (:id, 99, 'state', '{\"state\": \"succeeded\"}')"
+    )
     async with post.engine.connect() as connection:
         before = await connection.scalar(scans)
         await connection.execute(tell, {"id": run_id})

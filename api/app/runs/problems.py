@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.engine.endings import Problem
+from app.engine.retry import leaves
 from app.errors import Fault
 from app.runs.values import escape, storable_text
 
@@ -21,15 +22,32 @@ LONGEST_TRACEBACK = 20_000
 
 
 def describe(error: BaseException) -> Problem:
-    """The problem object of whatever an action raised, and its traceback kept apart."""
-    document = {
+    """The problem object of whatever an action raised, and its traceback kept apart.
+
+    Of a group of errors, as an `asyncio.TaskGroup` raises it: that of the only one in it, or what each of them says.
+    """
+    errors = list(leaves(error))
+    document = _told(errors[0]) if len(errors) == 1 else _told_together(errors)
+    trace = storable_text("".join(traceback.format_exception(error)))[-LONGEST_TRACEBACK:]
+    return Problem({name: value for name, value in document.items() if value}, trace)
+
+
+def _told(error: BaseException) -> dict[str, Any]:
+    return {
         "type": f"/problems/{slug(type(error).__name__)}",
         "title": _title(error),
         "detail": storable_text(_detail(error))[:LONGEST_DETAIL],
         **_members(error),
     }
-    trace = storable_text("".join(traceback.format_exception(error)))[-LONGEST_TRACEBACK:]
-    return Problem({name: value for name, value in document.items() if value}, trace)
+
+
+def _told_together(errors: list[BaseException]) -> dict[str, Any]:
+    each = [": ".join(filter(None, (_title(error), _detail(error)))) for error in errors]
+    return {
+        "type": "/problems/several",
+        "title": "Several errors",
+        "detail": storable_text("; ".join(each))[:LONGEST_DETAIL],
+    }
 
 
 def document(problem: HttpProblem) -> dict[str, Any]:

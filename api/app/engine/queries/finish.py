@@ -90,7 +90,7 @@ WITH ending AS (
            finished_at = CASE WHEN ended.status <> 'todo' THEN now() END,
            last_seq = run.last_seq + 1
       FROM ended
-     WHERE run.job_id = ended.id AND run.job_id = ANY (%(job_ids)s::bigint[])
+     WHERE run.job_id = ended.id
     RETURNING run.id, run.last_seq, run.state, run.attempt, run.error, run.schedule_at,
               CASE WHEN ended.is_snoozed THEN run.snoozes END AS snoozes
 ), told AS (
