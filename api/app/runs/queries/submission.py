@@ -68,7 +68,7 @@ keeping (by) AS MATERIALIZED (
       FROM run HAVING count(*) > 0
 )
 """
-# The rest of a run is what was asked for: sent back, it would cost as much as storing it.
+# The rest of a run is what was asked for, and need not be sent back.
 _INSERT_RUNS = f"""
 WITH asked AS MATERIALIZED ({_ASKED}), {_INSERTED}
 SELECT run.*, (SELECT count(*) FROM rung) FROM run ORDER BY job_id
