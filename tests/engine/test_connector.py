@@ -6,8 +6,9 @@ Each behaviour is a row of a table: what its documentation says, and the few lin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.support.workshop import Workshop
 
 from app.config import Settings
 from app.engine.connector import SQLAlchemyAsyncConnector, translate
+from app.engine.listener import Listener
 from app.outbound.postgres.database import make_engine
 
 WORKER = {"wait": False, "install_signal_handlers": False, "listen_notify": False}
@@ -377,8 +379,17 @@ async def test_a_notification_wakes_a_waiting_worker(workshop: Workshop) -> None
         await asyncio.wait_for(performed.wait(), 5)
 
 
-async def test_a_job_deferred_while_the_listener_was_cut_off_is_found_when_it_listens_again(workshop: Workshop) -> None:
-    performed = asyncio.Event()
+async def test_a_job_deferred_while_the_listener_was_cut_off_is_found_when_it_listens_again(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    performed, deferred = asyncio.Event(), asyncio.Event()
+    connected = Listener._connected
+
+    @contextlib.asynccontextmanager
+    async def not_before_it_is_deferred(self: Listener) -> AsyncGenerator[Any]:
+        await deferred.wait()
+        async with connected(self) as inbox:
+            yield inbox
 
     @workshop.action()
     async def ring() -> None:
@@ -386,6 +397,7 @@ async def test_a_job_deferred_while_the_listener_was_cut_off_is_found_when_it_li
 
     async with workshop.working(fetch_job_polling_interval=600):
         await listening(workshop)
+        monkeypatch.setattr(Listener, "_connected", not_before_it_is_deferred)
         async with workshop.engine.begin() as connection:
             # Cut it off and insert in one transaction: the NOTIFY is sent to nobody.
             await connection.execute(
@@ -395,6 +407,7 @@ async def test_a_job_deferred_while_the_listener_was_cut_off_is_found_when_it_li
                 )
             )
             await workshop.action["ring"].task.configure(connection=connection).defer_async()
+        deferred.set()
         await asyncio.wait_for(performed.wait(), 10)
 
 
